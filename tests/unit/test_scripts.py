@@ -1,0 +1,194 @@
+"""The scripts in scripts/ against an agent that only writes down what it is asked: the reference's calls, as curl."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOKEN = "local-token-of-this-agent"
+
+
+class Agent(http.server.ThreadingHTTPServer):
+    """Answers everything with what it was told to, remembers what came."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, str, str]] = []
+        self.status = 200
+        self.answer = "{}"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Agent
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization", ""), body))
+        answer = self.server.answer.encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_DELETE = handle_any
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
+        """Say nothing."""
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    server = Agent()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def data_dir(agent: Agent, tmp_path: Path) -> Path:
+    """What an agent leaves for the programs on its machine."""
+    record = {"pid": 1, "name": "a", "node_id": "n", "url": agent.url, "gate_port": 1, "mesh_port": 2, "pub_port": 3}
+    (tmp_path / "agent.json").write_text(json.dumps(record))
+    (tmp_path / "local.token").write_text(TOKEN + "\n")
+    return tmp_path
+
+
+def run(script: str, *arguments: str, **env: str | Path) -> subprocess.CompletedProcess[str]:
+    """A script in an environment without anything of ours but `env`."""
+    return subprocess.run(
+        [SCRIPTS / script, *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **{name: str(value) for name, value in env.items()}},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "path"),
+    [
+        (["job-list"], "GET", "/v1/jobs"),
+        (["job-show", "cron_job"], "GET", "/v1/jobs/cron_job"),
+        (["job-run", "cron_job"], "POST", "/v1/jobs/cron_job"),
+        (["job-toggle", "cron_job"], "POST", "/v1/jobs/cron_job/toggle"),
+        (["job-rm", "cron_job"], "DELETE", "/v1/jobs/cron_job"),
+        (["executions", "größe 1"], "GET", "/v1/executions/größe 1"),
+    ],
+)
+def test_reference_as_curl(agent: Agent, data_dir: Path, command: list[str], method: str, path: str) -> None:
+    """Each script is one call of the reference; a name may hold any letter."""
+    done = run(*command, MESHCRON_DATA_DIR=data_dir)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{}", "")
+    asked_method, asked_path, authorization, body = agent.asked[0]
+    assert (asked_method, unquote(asked_path)) == (method, path + "?pretty=true")
+    assert (authorization, body) == (f"Bearer {TOKEN}", "")
+
+
+def test_job_add_sends_the_job_whatever_is_in_it(agent: Agent, data_dir: Path) -> None:
+    """Quotes, backslashes and line ends of a command reach the agent as they were typed."""
+    command = "printf \"%s\\n\" 'a\tb'\nexit 0"
+    done = run("job-add", "j", "0 30 * * * *", command, "role=web", "x=a=b", MESHCRON_DATA_DIR=data_dir)
+    assert done.returncode == 0, done.stderr
+    method, path, _, body = agent.asked[0]
+    assert (method, path) == ("POST", "/v1/jobs?pretty=true")
+    assert json.loads(body) == {
+        "name": "j",
+        "schedule": "0 30 * * * *",
+        "command": command,
+        "tags": {"role": "web", "x": "a=b"},
+    }
+
+
+def test_cluster_status_asks_three_things(agent: Agent, data_dir: Path) -> None:
+    """The agent, the members, the leader."""
+    assert run("cluster-status", MESHCRON_DATA_DIR=data_dir).returncode == 0
+    assert [path.split("?")[0] for _, path, _, _ in agent.asked] == ["/v1/", "/v1/members", "/v1/leader"]
+
+
+def test_url_and_token_of_the_environment_win(agent: Agent, data_dir: Path) -> None:
+    """MESHCRON_URL and MESHCRON_TOKEN beat what the data directory says."""
+    (data_dir / "agent.json").write_text('{"url": "http://127.0.0.1:1"}')
+    run("job-list", MESHCRON_DATA_DIR=data_dir, MESHCRON_URL=agent.url, MESHCRON_TOKEN="mine")
+    assert agent.asked[0][2] == "Bearer mine"
+
+
+def test_escaped_slashes_of_agent_json_are_read(agent: Agent, data_dir: Path) -> None:
+    """An escaped slash means the same in JSON."""
+    (data_dir / "agent.json").write_text(json.dumps({"url": agent.url}).replace("/", "\\/"))
+    assert run("job-list", MESHCRON_DATA_DIR=data_dir).returncode == 0
+
+
+def test_refusal_shows_the_answer_and_fails(agent: Agent, data_dir: Path) -> None:
+    """What the agent says about the error is shown, and the script does not end as if all were well."""
+    agent.status, agent.answer = 404, '{"error": {"code": "unknown_job"}}'
+    done = run("job-show", "nope", MESHCRON_DATA_DIR=data_dir)
+    assert (done.returncode, done.stdout) == (22, agent.answer)
+
+
+def test_no_agent_says_what_to_do(tmp_path: Path) -> None:
+    """Nothing to talk to: the error names both ways to say where one is."""
+    done = run("job-list", MESHCRON_DATA_DIR=tmp_path)
+    assert done.returncode == 4
+    assert "MESHCRON_URL" in done.stderr
+
+
+@pytest.fixture
+def curl_arguments(tmp_path: Path) -> str:
+    """A PATH whose curl prints its arguments and then the headers it is to read from a file."""
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nfor a; do case $a in @/dev/fd/*) cat "${a#@}";; esac; done\n')
+    curl.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_no_token_is_an_argument(data_dir: Path, curl_arguments: str) -> None:
+    """Arguments are everybody's to read; curl gets the token by a file descriptor."""
+    said = run("job-list", MESHCRON_DATA_DIR=data_dir, PATH=curl_arguments).stdout.splitlines()
+    assert said[-1] == f"Authorization: Bearer {TOKEN}"
+    assert not any(TOKEN in line for line in said[:-1])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1:8080", "http://127.0.0.1.evil.example", "http://localhost:80@evil.lan"]
+)
+def test_local_token_stays_on_this_machine(data_dir: Path, curl_arguments: str, url: str) -> None:
+    """The token that opens everything here is not sent anywhere else."""
+    done = run("job-list", MESHCRON_DATA_DIR=data_dir, MESHCRON_URL=url, PATH=curl_arguments)
+    assert f"{url}/v1/jobs?pretty=true" in done.stdout.splitlines()
+    assert TOKEN not in done.stdout
+
+
+@pytest.mark.slow
+def test_smoke_test_fails_when_nothing_runs(agent: Agent, data_dir: Path) -> None:
+    """An agent that takes every call and runs nothing does not pass."""
+    agent.answer = "[]"
+    done = run("smoke-test", agent.url, MESHCRON_DATA_DIR=data_dir)
+    assert done.returncode == 1
+    assert "no successful execution" in done.stderr
+    assert [method for method, *_ in agent.asked][-1] == "DELETE"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.iterdir()))
+def test_every_script_explains_itself(script: str) -> None:
+    """-h prints how it is called and what it does, and touches nothing."""
+    done = run(script, "-h")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: scripts/{script}")
+    assert len(done.stdout.splitlines()) > 1
