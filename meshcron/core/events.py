@@ -1,0 +1,78 @@
+"""What happened, as the core hears it: past tense, frozen, small. Effects (effects.py) are what it asks in return."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from meshcron.commands import Command
+from meshcron.messages import Message
+from meshcron.model import Ending
+
+
+class Woke(Struct, frozen=True):
+    """The instant named by `next_wakeup()` came, or the driver's re-check found it passed."""
+
+
+class Proposed(Struct, frozen=True):
+    """Somebody asks for a change; answered by the effect Answer with the same `call_id` (random, given by the shell)."""
+
+    call_id: str
+    command: Command
+
+
+class Persisted(Struct, frozen=True):
+    """Persist number n and all before it are durable."""
+
+    n: int
+
+
+class MessageReceived(Struct, frozen=True):
+    """A message from an agent whose identity the transport has verified."""
+
+    sender: str
+    message: Message
+
+
+class ProcessStarted(Struct, frozen=True):
+    """A process runs. `process_start` is the kernel's start time of it in clock ticks since boot: with the pid it
+    names the process for good."""
+
+    execution_id: str
+    pid: int
+    process_start: int
+    started_wall_us: int
+
+
+class ProcessNotStarted(Struct, frozen=True):
+    """It could not be started, for certain: nothing ran. `why` is for the record."""
+
+    execution_id: str
+    why: str
+
+
+class ProcessEnded(Struct, frozen=True):
+    """A process ended and how is known."""
+
+    execution_id: str
+    ending: Ending
+    started_wall_us: int = 0
+    """Known only for one found ended after a restart; 0 otherwise."""
+
+
+class ProcessLost(Struct, frozen=True):
+    """No process, no status: what became of it cannot be known."""
+
+    execution_id: str
+    why: str
+
+
+Event = (
+    Woke
+    | Proposed
+    | Persisted
+    | MessageReceived
+    | ProcessStarted
+    | ProcessNotStarted
+    | ProcessEnded
+    | ProcessLost
+)

@@ -1,0 +1,227 @@
+"""The records of the replicated log. An entry carries every decision; applying it asks no clock and no die (PROTOCOL 5).
+
+Each applies as nothing where what it assumed no longer holds; then the leader decides again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from meshcron.messages import ResultItem, StartedItem
+from meshcron.model import Job, Member, Token, Trigger
+
+ENTRY_BYTES_MAX = 256 * 1024
+"""An entry as JSON, checked before it enters the log (PROTOCOL 5, Sizes)."""
+
+UNCHANGED = -1
+"""In `next_wall_us`: this entry does not touch the job's cursor."""
+
+
+class Noop(Struct, frozen=True, tag="noop"):
+    """First entry of a term. Carries cluster time and the wall clock it was read beside."""
+
+    cluster_us: int
+    wall_us: int
+    wall_offset_us: int
+
+
+class Formed(Struct, frozen=True, tag="formed"):
+    """First entry of a cluster: its id, its first member and that member's and the admin's tokens."""
+
+    cluster: str
+    member: Member
+    tokens: tuple[Token, ...]
+
+
+class MemberPut(Struct, frozen=True, tag="member_put"):
+    """A member is added, or its committed facts change."""
+
+    member: Member
+
+
+class JobPut(Struct, frozen=True, tag="job_put", kw_only=True, omit_defaults=True):
+    """Create or replace a job. Assumes that the job's revision (0 = none) and cursor are as the leader saw them."""
+
+    job: Job
+    seen_revision: int
+    seen_cursor_wall_us: int
+    wall_us: int
+    cursor_wall_us: int
+    next_wall_us: int
+    """First tick of the new definition after the cursor, 0 = never."""
+    call: str = ""
+
+
+class JobDelete(Struct, frozen=True, tag="job_delete"):
+    """Delete a job. Assumes its revision."""
+
+    uid: int
+    seen_revision: int
+    call: str = ""
+
+
+class Intent(Struct, frozen=True, array_like=True):
+    """Launch one attempt of one run on `targets`. Without targets: one `skipped` record with `reason`."""
+
+    uid: int
+    revision: int
+    epoch: int
+    tick_wall_us: int
+    attempt: int
+    trigger: Trigger
+    due_cluster_us: int
+    start_by_cluster_us: int
+    targets: tuple[int, ...]
+    next_wall_us: int = UNCHANGED
+    run_id: str = ""
+    """"" = the run of (uid, epoch, tick)."""
+    owed_key: str = ""
+    """The owed row this intent consumes; it applies as nothing without that row."""
+    reason: str = ""
+    env: dict[str, str] | None = None
+
+
+class Intents(Struct, frozen=True, tag="intents"):
+    """Decisions to launch, each with its job's new cursor (an intent whose `next_wall_us` is given moves the cursor to
+    its tick)."""
+
+    cluster_us: int
+    wall_us: int
+    wall_offset_us: int
+    items: tuple[Intent, ...]
+    call: str = ""
+
+
+class Started(Struct, frozen=True, tag="started"):
+    """Processes that run. Lazily logged, never waited for."""
+
+    items: tuple[StartedItem, ...]
+
+
+class Results(Struct, frozen=True, tag="results"):
+    """Final words about executions, with the instant from which retries count."""
+
+    cluster_us: int
+    items: tuple[ResultItem, ...]
+    sender: str = ""
+    """The agent whose outbox they came from; it is acknowledged once this is applied."""
+
+
+class Skip(Struct, frozen=True, tag="skip", kw_only=True, omit_defaults=True):
+    """Ticks of one job that do not run, from first to last, for one reason. Moves the cursor to the last."""
+
+    uid: int
+    revision: int
+    epoch: int
+    from_wall_us: int
+    to_wall_us: int
+    count: int
+    reason: str
+    next_wall_us: int
+    owed_key: str = ""
+    call: str = ""
+
+
+class Queued(Struct, frozen=True, tag="queued", kw_only=True):
+    """A tick that waits until the open run of its job is final (`queue`), or until that was killed (`replace`)."""
+
+    uid: int
+    revision: int
+    epoch: int
+    tick_wall_us: int
+    next_wall_us: int
+    kind: Literal["queued", "replace"]
+    trigger: Trigger = "schedule"
+    run_id: str = ""
+    env: dict[str, str] | None = None
+    call: str = ""
+
+
+class Reseat(Struct, frozen=True, tag="reseat"):
+    """New cursors after a change of the clock epoch or the end of a pause: (uid, revision, epoch, cursor, next)."""
+
+    items: tuple[tuple[int, int, int, int, int], ...]
+
+
+class StopEntry(Struct, frozen=True, tag="stop"):
+    """Stop executions: `kill` also ends what runs. Owed rows of their runs become `skipped: stopped`."""
+
+    execution_ids: tuple[str, ...]
+    run_ids: tuple[str, ...]
+    kill: bool
+    call: str = ""
+
+
+class Pause(Struct, frozen=True, tag="pause"):
+    """Scheduling stops (or goes on) at a wall instant, on the whole cluster."""
+
+    paused: bool
+    wall_us: int
+    call: str = ""
+
+
+class Prune(Struct, frozen=True, tag="prune"):
+    """Forget all but the newest final executions of one job, and older ones than an instant; `clear` also zeroes its
+    counters."""
+
+    uid: int
+    keep_newest: int
+    before_wall_us: int = 0
+    clear: bool = False
+    call: str = ""
+
+
+class TokenPut(Struct, frozen=True, tag="token_put"):
+    token: Token
+    call: str = ""
+
+
+class TokenRevoke(Struct, frozen=True, tag="token_revoke"):
+    id: str
+    call: str = ""
+
+
+class ClockStep(Struct, frozen=True, tag="clock_step"):
+    """The wall clocks stepped by more than 30 s. Changes `wall_offset` only; backward opens a new clock epoch."""
+
+    cluster_us: int
+    wall_us: int
+    from_offset_us: int
+    to_offset_us: int
+
+
+Entry = (
+    Noop
+    | Formed
+    | MemberPut
+    | JobPut
+    | JobDelete
+    | Intents
+    | Started
+    | Results
+    | Skip
+    | Queued
+    | Reseat
+    | StopEntry
+    | Pause
+    | Prune
+    | TokenPut
+    | TokenRevoke
+    | ClockStep
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+
+
+def encode(entry: Entry) -> bytes:
+    """An entry as the bytes that are logged, chained and sent."""
+    return _encoder.encode(entry)
+
+
+def decode(body: bytes) -> Entry:
+    """The entry of logged bytes. Raises msgspec.ValidationError for a kind this version does not know."""
+    return _decoder.decode(body)
