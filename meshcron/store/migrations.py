@@ -1,0 +1,38 @@
+"""Steps from each older version of the database to the next. A step is one transaction; a newer version is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+VERSION = 2
+"""Of schema.sql, in PRAGMA user_version."""
+
+
+def _log_base(connection: sqlite3.Connection) -> None:
+    """1 -> 2: what was cut off the log last is written down, so that the chain can be checked from there."""
+    connection.execute(
+        "CREATE TABLE log_base (id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL, crc INTEGER)"
+    )
+    connection.execute(
+        "INSERT INTO log_base SELECT 1, first - 1, 0, NULL FROM (SELECT min(idx) AS first FROM log) WHERE first > 1"
+    )
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base}
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """The database is of the present version when this returns; a crash leaves it at a step. Raises sqlite3.Error,
+    ValueError for a version that never was."""
+    while (version := connection.execute("PRAGMA user_version").fetchone()[0]) < VERSION:
+        if version not in STEPS:
+            raise ValueError(f"version {version} is none of ours")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            STEPS[version](connection)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
