@@ -1,0 +1,328 @@
+"""Runs commands: each in its own session under a trampoline, found again after a restart of the agent.
+
+What to start, when to signal and how to judge an ending is decided elsewhere (core/runner.py). Everything here happens
+on the loop's thread and ends as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from meshcron.core.events import Event, ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
+from meshcron.errors import InvalidRequest
+from meshcron.model import Launch
+from meshcron.runtime.launch import Plan, Planner, RunAsPolicy, Tools, User, why_not
+from meshcron.runtime.output import OUTPUT_BYTES_MIN, OutputFile
+from meshcron.runtime.process_ending import ending_of
+from meshcron.runtime.process_folder import Folders
+from meshcron.runtime.process_outputs import Outputs
+from meshcron.runtime.process_reaper import reap
+from meshcron.runtime.process_record import Process
+from meshcron.runtime.process_spawn import become_subreaper, guard_descriptors, spawn
+from meshcron.runtime.process_table import Table, is_trampoline, process_stat
+from meshcron.runtime.trampoline import read_status, shell_reports_deaths
+
+SPAWNS_PER_TURN = 10
+"""Each holds the loop for 0.2 ms, on a busy machine for 1 ms: the kernel runs the child up to its exec (LIMITS 7)."""
+
+SPAWN_TURN_SECONDS = 0.003
+"""... and no further spawn begins in a turn that took this long already."""
+
+WATCH_SECONDS = 0.1
+"""How often the outputs of what runs are looked at (PROTOCOL 6, Runner)."""
+
+WATCH_FAST_SECONDS = 0.01
+"""The same right after one passed its cap: at 1 GB/s it gains 10 MB in this time."""
+
+WATCH_IDLE_SECONDS = 1.0
+"""How often orphans are reaped when nothing runs but the agent still has children (a daemon that a job left)."""
+
+
+class Processes:
+    """Starts, adopts, signals and watches the processes of executions; keeps their output below `folder`.
+
+    `emit` hears how each went, from within `adopt` and `signal` or later from the loop. At most one process is ever
+    started under one execution id. Reaps the orphans of jobs: who else starts processes in the agent must leave them
+    in the agent's session.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        emit: Callable[[Event], None],
+        *,
+        policy: RunAsPolicy,
+        output_bytes_max: int = 10 * 1024 * 1024,
+        wall_clock_us: Callable[[], int],
+    ) -> None:
+        self._folders = Folders(folder.absolute())
+        self._emit = emit
+        self._policy = policy
+        self._output_bytes_max = max(output_bytes_max, OUTPUT_BYTES_MIN)
+        self._outputs = Outputs(self._folders, self._output_bytes_max)
+        self._wall_clock_us = wall_clock_us
+        self._queue: OrderedDict[str, Launch] = OrderedDict()
+        self._running: dict[str, Process] = {}
+        self._children: dict[int, Process] = {}
+        self._starting = False
+        self._table: Table | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._planner: Planner
+        self._shell_reports: bool
+
+    def start(self) -> None:
+        """Make the folders, become the reaper of orphans, learn what this machine has. Needs the running loop.
+
+        Raises OSError when the folder cannot be made.
+        """
+        self._loop = asyncio.get_running_loop()
+        guard_descriptors()
+        become_subreaper()
+        self._folders.start()
+        self._planner = Planner(self._policy, User.own(), Tools.found())
+        self._shell_reports = shell_reports_deaths()
+
+    def close(self) -> None:
+        """Let go of everything; processes run on and are adopted by the next session. Emits nothing from now on."""
+        if self._watch:
+            self._watch.cancel()
+        for process in list(self._running.values()):
+            self._leave(process)
+            process.output.close()
+        self._outputs.close()
+        self._queue.clear()
+
+    # Starting
+
+    def launch(self, launch: Launch) -> None:
+        """Start a process from one of the next turns of the loop. A second launch of an id changes nothing."""
+        if self._is_open(launch.execution_id):
+            return
+        self._queue[launch.execution_id] = launch
+        self._start_soon()
+
+    def _start_soon(self) -> None:
+        if self._queue and not self._starting:
+            self._starting = True
+            self._loop.call_soon(self._start_some)
+
+    def _start_some(self) -> None:
+        self._starting = False
+        until = self._loop.time() + SPAWN_TURN_SECONDS
+        for _ in range(SPAWNS_PER_TURN):
+            if not self._queue or self._loop.time() > until:
+                break
+            self._start(self._queue.popitem(last=False)[1])
+        self._start_soon()
+
+    def _start(self, launch: Launch) -> None:
+        execution_id = launch.execution_id
+        try:
+            folder = self._folders.path(execution_id)
+            plan = self._planner.plan(launch, folder)
+            self._folders.take(execution_id, plan.uid)
+        except FileExistsError:
+            self._emit(ProcessLost(execution_id, "it was started before, and is not started twice"))
+            return
+        except (InvalidRequest, ValueError, OSError) as error:
+            self._emit(ProcessNotStarted(execution_id, why_not(error)))
+            return
+        try:
+            process = self._spawn(execution_id, plan, folder)
+        except OSError as error:
+            self._folders.retire(execution_id, empty=True, owner=None)
+            self._emit(ProcessNotStarted(execution_id, why_not(error)))
+            return
+        self._watch_within(WATCH_SECONDS)
+        self._emit(ProcessStarted(execution_id, process.pid, process.start, self._wall_clock_us()))
+
+    def _spawn(self, execution_id: str, plan: Plan, folder: str) -> Process:
+        output = self._open_output(folder)
+        try:
+            if plan.gid is not None:
+                output.give_to(plan.uid, plan.gid)
+            pid = spawn(plan, folder)
+        except OSError:
+            output.close()
+            raise
+        stat = process_stat(pid)
+        process = Process(execution_id, pid, stat.start if stat else 0, -1, output, child=True, uid=plan.uid)
+        process.mark = plan.mark
+        with suppress(OSError):  # no descriptor left: it runs all the same, and the watch will see its end
+            process.pidfd = os.pidfd_open(pid)
+        self._children[pid] = process
+        self._enter(process)
+        return process
+
+    def _enter(self, process: Process) -> None:
+        self._running[process.execution_id] = process
+        if process.pidfd >= 0:
+            self._loop.add_reader(process.pidfd, self._exited, process)
+
+    # Finding again
+
+    def adopt(self, execution_id: str, pid: int, process_start: int) -> None:
+        """Find out what became of a process of an earlier session (`effects.AdoptProcess`)."""
+        if self._is_open(execution_id):
+            return
+        try:
+            folder = self._folders.path(execution_id)
+            started_wall_us = Path(folder).stat().st_ctime_ns // 1000  # it changes last when it is taken
+        except (OSError, ValueError):
+            self._emit(ProcessLost(execution_id, "there is no trace of it: the agent ended before it started it"))
+            return
+        status = read_status(Path(folder, "status"), execution_id)
+        process = self._find(execution_id, folder, pid, process_start) if status.code is None else None
+        if process:
+            self._enter(process)
+            self._watch_within(WATCH_SECONDS)
+            self._emit(ProcessStarted(execution_id, process.pid, process.start, started_wall_us))
+            return
+        self._conclude(Process(execution_id, 0, 0, -1, self._open_output(folder)), started_wall_us)
+
+    def _find(self, execution_id: str, folder: str, pid: int, process_start: int) -> Process | None:
+        """The living trampoline of an execution, held by a pidfd: from then on its number cannot become another's."""
+        pid = pid or self._processes().trampolines(self._folders.prefix).get(folder, 0)
+        try:
+            pidfd = os.pidfd_open(pid) if pid else -1
+        except OSError:
+            return None
+        stat = process_stat(pid) if pid else None
+        # The folder among its words also tells it from one that has its pid and start by chance after a reboot.
+        if stat is None or process_start not in (0, stat.start) or not is_trampoline(pid, folder):
+            if pidfd >= 0:
+                os.close(pidfd)
+            return None
+        return Process(execution_id, pid, stat.start, pidfd, self._open_output(folder))
+
+    def _processes(self) -> Table:
+        """The processes of the machine, looked at once in a turn of the loop, however often they are asked for."""
+        if self._table is None:
+            self._table = Table.taken()
+            self._loop.call_soon(self._lose_table)
+        return self._table
+
+    def _lose_table(self) -> None:
+        self._table = None
+
+    def _open_output(self, folder: str) -> OutputFile:
+        return OutputFile.open(f"{folder}/output", self._output_bytes_max)
+
+    # Signalling
+
+    def signal(self, execution_id: str, force: bool) -> None:
+        """TERM to the process group of an execution; with `force` KILL, and also to what left the group.
+
+        One still waiting for its turn to be spawned is not started any more; of an unknown one nothing happens.
+        """
+        if execution_id in self._queue:
+            del self._queue[execution_id]
+            self._emit(ProcessNotStarted(execution_id, "stopped before it was started"))
+            return
+        process = self._running.get(execution_id) or self._outputs.written(execution_id)
+        if process is None:
+            return
+        if force:
+            process.signal(signal.SIGKILL, self._processes())
+            process.hunt(self._loop, self._processes)
+        else:
+            process.signal(signal.SIGTERM, self._processes())
+            process.insist(self._loop, self._processes)
+
+    # Ending
+
+    def _exited(self, process: Process) -> None:
+        """The trampoline is no more: reap it where it is ours."""
+        if process.child:
+            try:
+                pid, process.waited = os.waitpid(process.pid, os.WNOHANG)
+            except ChildProcessError:  # reaped by somebody else: its file has to say it
+                pid, process.waited = process.pid, None
+            if not pid:
+                return
+        self._leave(process)
+        self._conclude(process)
+
+    def _leave(self, process: Process) -> None:
+        self._running.pop(process.execution_id, None)
+        self._children.pop(process.pid, None)
+        if process.pidfd >= 0:
+            self._loop.remove_reader(process.pidfd)
+            os.close(process.pidfd)
+            process.pidfd = -1
+
+    def _conclude(self, process: Process, started_wall_us: int = 0) -> None:
+        """Tell how a trampoline that is gone ended, as far as anybody can know."""
+        folder = self._folders.path(process.execution_id)
+        try:
+            ending = ending_of(process, folder, self._wall_clock_us(), self._shell_reports)
+        except OSError:  # no descriptor left to read it with: later
+            self._loop.call_later(WATCH_SECONDS, self._conclude, process, started_wall_us)
+            return
+        self._outputs.settle(process)
+        self._watch_within(WATCH_SECONDS)
+        if ending:
+            self._emit(ProcessEnded(process.execution_id, ending, started_wall_us))
+        else:
+            self._emit(ProcessLost(process.execution_id, "its process is gone and left no exit status"))
+
+    # Watching
+
+    def _watch_within(self, seconds: float) -> None:
+        when = self._loop.time() + seconds
+        if self._watch is None or self._watch.when() > when:
+            if self._watch:
+                self._watch.cancel()
+            self._watch = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Reap orphans, keep outputs bounded; come back as soon as anything gives reason to."""
+        self._watch = None
+        parent = reap(self._ended)
+        written, fast = self._outputs.look()
+        for process in self._running.values():
+            fast |= process.keep_bounded()
+        if fast:
+            self._watch_within(WATCH_FAST_SECONDS)
+        elif self._running or written:
+            self._watch_within(WATCH_SECONDS)
+        elif parent:
+            self._watch_within(WATCH_IDLE_SECONDS)
+
+    def _ended(self, pid: int) -> bool:
+        process = self._children.get(pid)
+        if process is None:
+            return False
+        self._exited(process)
+        return True
+
+    # Output, and the end of it
+
+    def output_path(self, execution_id: str) -> Path | None:
+        """The file with an execution's output; None when there is none (any more)."""
+        return self._outputs.path(execution_id)
+
+    def read_output(self, execution_id: str, offset: int, most: int) -> tuple[bytes, int, bool]:
+        """A part of an output from `offset` of its stream on, the offset to go on from, and whether nothing more will
+        come. What is not kept appears once, as a line that says how much. An unknown execution reads as empty."""
+        data, reached, last = self._outputs.read(execution_id, offset, most)
+        return data, reached, last and not self._is_open(execution_id)
+
+    def forget(self, execution_id: str) -> None:
+        """The outcome is committed: keep the output if there is any, release all else. A running one stays as it is."""
+        if not self._is_open(execution_id):
+            self._outputs.forget(execution_id)
+
+    def drop_output(self, execution_ids: Iterable[str]) -> None:
+        """Remove what is kept of executions whose records are pruned, during the next turns of the loop."""
+        self._outputs.drop([which for which in execution_ids if not self._is_open(which)], self._loop)
+
+    def _is_open(self, execution_id: str) -> bool:
+        return execution_id in self._running or execution_id in self._queue
