@@ -1,0 +1,129 @@
+"""Executions: of one job, of all jobs, one of them; clear a history, kill what runs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from meshcron.api import execution_list, fields, job_answers, views
+from meshcron.api.handler import Handler
+from meshcron.api.query import Query
+from meshcron.commands import ClearHistory, StopRun
+from meshcron.errors import UnknownExecution
+from meshcron.model import OUTPUT_TAIL_BYTES, Execution, Status
+from meshcron.service import Service
+
+HISTORY_DEFAULT = 100
+HISTORY_MAX = 1000
+"""Executions of all jobs in one answer; there may be a million (LIMITS 6)."""
+
+OUTPUT_SHOWN_MAX = 1024 * 1024
+"""Output shown within an execution; the rest is read at `.../output`."""
+
+
+class NewestFirst(Handler):
+    """`/v1/jobs/{name}/executions`."""
+
+    NEEDS: ClassVar = {"GET": "viewer", "DELETE": "editor"}
+    DESCENDING: ClassVar[bool] = True
+
+    async def get(self, name: str) -> None:
+        """The job's executions, paged and sorted as API.md, point 7 says."""
+        query = self.query
+        page = query.page(descending=self.DESCENDING)
+        limit = query.whole("output_size_limit")
+        found, total = execution_list.of_job(self.context.service, fields.name(name, "name"), page, limit)
+        await self.show_list(found, total)
+
+    async def delete(self, name: str) -> None:
+        """Forgets what has ended, and the counters, of exactly this job; answers with the job."""
+        command = ClearHistory(name=fields.name(name, "name"), actor=self.actor)
+        job_answers.show_answer(self, await self.context.service.clear_history(command, self.key))
+
+
+class OldestFirst(NewestFirst):
+    """`/v1/executions/{name}`, the reference's place and order."""
+
+    DESCENDING: ClassVar[bool] = False
+
+
+class OneExecution(Handler):
+    """`.../executions/{id}`."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    def get(self, name: str, execution_id: str) -> None:
+        """The execution with its whole output, up to OUTPUT_SHOWN_MAX."""
+        service = self.context.service
+        found = service.execution(fields.name(name, "name"), execution_id)
+        output = _whole_output(service, found)
+        self.show(views.execution(found, name, output, self.query.whole("output_size_limit")))
+
+
+class KillExecution(Handler):
+    """`POST .../executions/{id}/kill`: TERM to its process group, KILL after a grace."""
+
+    NEEDS: ClassVar = {"POST": "operator"}
+
+    async def post(self, name: str, execution_id: str) -> None:
+        """Answers with the executions that were open, when the kill is committed."""
+        service = self.context.service
+        found = service.execution(fields.name(name, "name"), execution_id)
+        command = StopRun(run_id=found.run_id, execution_id=found.id, actor=self.actor)
+        answer = await service.stop_run(command, self.key)
+        self.show({"run_id": answer.run_id, "executions": answer.public_ids})
+
+
+class History(Handler):
+    """`GET /v1/history?job=&agent=&status=&since=&until=`: executions of all jobs, newest first."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    async def get(self) -> None:
+        """One page; there is no total, since counting a million rows takes too long."""
+        service, query = self.context.service, self.query
+        page = query.page(descending=True)
+        most = min(HISTORY_DEFAULT if page.length is None else page.length, HISTORY_MAX)
+        found = service.history(filters=history_filters(service, query), offset=page.start, limit=most)
+        await self.show_list(execution_list.slices(service, found, query.whole("output_size_limit")))
+
+
+class Busy(Handler):
+    """`GET /v1/busy`: what runs at this moment, on every agent."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    async def get(self) -> None:
+        """Oldest first, as Dkron's clients expect."""
+        service = self.context.service
+        found = service.history(filters={"status": Status.RUNNING}, offset=0, limit=HISTORY_MAX)
+        found.reverse()
+        await self.show_list(execution_list.slices(service, found, self.query.whole("output_size_limit")), len(found))
+
+
+def history_filters(service: Service, query: Query) -> dict[str, object]:
+    """The filters of a history as `service.history` takes them. Raises UnknownJob, InvalidRequest."""
+    filters: dict[str, object] = {}
+    if job := query.text("job"):
+        filters["uid"] = service.job(fields.name(job, "job")).uid
+    if agent := query.text("agent"):
+        filters["agent"] = fields.line()(agent, "agent")
+    if status := query.text("status"):
+        filters["status"] = Status(fields.choice(*(str(each) for each in Status))(status, "status"))
+    if (since_us := query.instant("since")) is not None:
+        filters["since_wall_us"] = since_us
+    if (until_us := query.instant("until")) is not None:
+        filters["until_wall_us"] = until_us
+    return filters
+
+
+def _whole_output(service: Service, found: Execution) -> str | None:
+    """All that an execution wrote, None where its record has it all or only its tail is left."""
+    if not found.status.final or found.output_bytes <= OUTPUT_TAIL_BYTES:
+        return None
+    try:
+        chunk = service.output(found, 0, OUTPUT_SHOWN_MAX)
+    except UnknownExecution:
+        return None
+    if not chunk.ended or len(chunk.data) <= OUTPUT_TAIL_BYTES:
+        return None
+    return chunk.data.decode("utf-8", "replace")

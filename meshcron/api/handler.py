@@ -1,0 +1,205 @@
+"""The base of all handlers: default deny, one way to read a body, one way to answer, one way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler
+
+from meshcron.api.auth import Caller, Need
+from meshcron.api.bodies import JsonObject, parse_object, printable
+from meshcron.api.query import Query
+from meshcron.api.views import Shown, encode
+from meshcron.errors import Forbidden, InvalidRequest, MeshcronError
+
+if TYPE_CHECKING:
+    from meshcron.api.context import Context
+
+log = logging.getLogger("meshcron.api")
+
+LIST_SLICE = 200
+"""Items of a list made and sent in one turn of the loop, which also schedules (PROTOCOL 8): about 2 ms."""
+
+KEY_CHARS_MAX = 256
+"""Characters of an Idempotency-Key; a UUID has 36."""
+
+JSON_HEADER = "application/json; charset=UTF-8"
+
+
+class Admission(Struct, frozen=True):
+    """What the intake found out about a request before its body was read: who sent it, or why it is refused."""
+
+    caller: Caller | None = None
+    error: MeshcronError | None = None
+
+
+class Handler(RequestHandler):
+    """One path. `NEEDS` says for each method what its caller must be; a method that is not in it is refused."""
+
+    NEEDS: ClassVar[Mapping[str, Need]] = {}
+
+    context: Context
+    admission: Admission
+
+    # ---- Tornado's hooks ------------------------------------------------------------------------------------------
+
+    def initialize(self, context: Context, admission: Admission) -> None:
+        """Takes what all handlers share and what the intake found out."""
+        self.context = context
+        self.admission = admission
+        self._gone: asyncio.Event | None = None
+
+    def set_default_headers(self) -> None:
+        """The headers of every answer, also of errors, which start over."""
+        for name, value in self.application.settings["default_headers"]:
+            self._headers[name] = value
+
+    def prepare(self) -> None:
+        """Refuses whoever may not, before any method runs."""
+        need = self.need(self.request.method)
+        if need is None:
+            raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        if self.admission.error is not None:
+            raise self.admission.error
+        if need != "open" and not (self.admission.caller and self.admission.caller.may(need)):
+            raise Forbidden(f"this needs a token with the role {need}")
+
+    def head(self, *args: str) -> Awaitable[None] | None:
+        """HEAD wherever GET; Tornado leaves the body out."""
+        return self.get(*args)
+
+    def compute_etag(self) -> None:
+        """No hash of each answer: an ETag here is a job's revision, and is set where a job is shown."""
+
+    def on_connection_close(self) -> None:
+        """The caller went away: wakes whoever waits on his behalf, or will."""
+        self._gone = self._gone or asyncio.Event()
+        self._gone.set()
+
+    def log_exception(
+        self, _typ: type[BaseException] | None, value: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        """Only what is our own fault is worth a log line with a stack."""
+        if not isinstance(value, MeshcronError | HTTPError | StreamClosedError):
+            log.error("unexpected error at %s %s", self.request.method, printable(self.request.path), exc_info=value)
+
+    def write_error(self, status_code: int, **kwargs: object) -> None:
+        """Every error in the one JSON shape."""
+        info = kwargs.get("exc_info")
+        error = info[1] if isinstance(info, tuple) else HTTPError(status_code)
+        refusal = self.context.refusal(error)
+        self.set_status(refusal.status)
+        for name, value in refusal.headers.items():
+            self.set_header(name, value)
+        if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.methods()))
+        self.finish(encode({"error": refusal.error}, self.pretty))
+
+    # ---- For the handlers -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """The methods of this path."""
+        return sorted(cls.NEEDS.keys() | ({"HEAD"} if "GET" in cls.NEEDS else set()))
+
+    @classmethod
+    def need(cls, method: str | None) -> Need | None:
+        """What a method asks of its caller, None for a method this path does not have."""
+        return cls.NEEDS.get("GET" if method == "HEAD" else method or "")
+
+    @property
+    def query(self) -> Query:
+        """The parameters behind the `?`."""
+        return Query(self.request.query_arguments)
+
+    @property
+    def pretty(self) -> bool:
+        """True when the answer is for reading: `?pretty`, with any value."""
+        return "pretty" in self.request.query_arguments
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the audit."""
+        return self.admission.caller.actor if self.admission.caller else ""
+
+    @property
+    def key(self) -> str:
+        """What makes a repeated write the same write, "" without `Idempotency-Key`.
+
+        A digest of caller, method, path and header: a key that two callers, or one for two things, happen to use never
+        gets the other's answer.
+        """
+        given = self.request.headers.get("Idempotency-Key")
+        if not given:
+            return ""
+        if len(given) > KEY_CHARS_MAX:
+            raise InvalidRequest("Idempotency-Key", f"is longer than {KEY_CHARS_MAX} characters", "a UUID will do")
+        caller = self.admission.caller.token_id if self.admission.caller else ""
+        parts = "\n".join((caller, self.request.method or "", self.request.path.rstrip("/"), given))
+        return hashlib.sha256(parts.encode("utf-8", "replace")).hexdigest()[:32]
+
+    def body(self) -> JsonObject:
+        """The request's JSON object. Raises InvalidRequest; 411 where there is no body at all."""
+        headers = self.request.headers
+        if not self.request.body and "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+            raise HTTPError(HTTPStatus.LENGTH_REQUIRED)
+        return parse_object(self.request.body)
+
+    def optional_body(self) -> JsonObject:
+        """The same where a body may be left out."""
+        return parse_object(self.request.body) if self.request.body.strip() else {}
+
+    def show(self, value: Shown, status: int = HTTPStatus.OK) -> None:
+        """Answers with one value."""
+        self.set_status(status)
+        self.finish(encode(value, self.pretty))
+
+    async def show_list(self, slices: Iterable[Sequence[Shown]], total: int | None = None) -> None:
+        """Answers with an array, slice by slice, so that neither the loop nor the memory feels its length."""
+        if total is not None:
+            self.set_header("X-Total-Count", str(total))
+        opening, joint, closing = (b"[\n", b",\n", b"\n]") if self.pretty else (b"[", b",", b"]")
+        begun = False
+        for each in slices:
+            if begun and not await self.sent():
+                return
+            if each:
+                self.write((joint if begun else opening) + encode(each, self.pretty)[1:-1].strip(b"\n"))
+                begun = True
+        self.finish(closing if begun else b"[]")
+
+    async def sent(self) -> bool:
+        """Hands what was written to the network, at the reader's pace. False when he is gone."""
+        try:
+            await self.flush()
+            await asyncio.sleep(0)
+        except StreamClosedError:
+            return False
+        return True
+
+    async def pause(self, seconds: float) -> bool:
+        """Waits; True as soon as the caller is gone and nothing more is worth doing."""
+        self._gone = self._gone or asyncio.Event()
+        try:
+            await asyncio.wait_for(self._gone.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+class NoSuchPath(Handler):
+    """Answers for every path that has no handler."""
+
+    def prepare(self) -> None:
+        """404, also for methods nobody knows; but first of all a stranger is a stranger."""
+        if self.admission.error is not None:
+            raise self.admission.error
+        raise HTTPError(HTTPStatus.NOT_FOUND)

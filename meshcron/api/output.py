@@ -1,0 +1,96 @@
+"""The output of an execution as it was written: all of it, from a byte on, or as it comes."""
+
+from __future__ import annotations
+
+import codecs
+from typing import ClassVar
+
+from meshcron.api import fields, views
+from meshcron.api.handler import Handler
+from meshcron.model import Execution
+from meshcron.service import OutputChunk
+
+CHUNK_BYTES = 64 * 1024
+"""Output read and sent in one turn of the loop."""
+
+LOOK_SECONDS_MIN = 0.05
+LOOK_SECONDS_MAX = 0.5
+"""Pause between two looks at an output that is followed; the shorter one right after something came."""
+
+COMMENT_SECONDS = 15.0
+"""After so much silence an event stream gets a comment, or proxies take it for dead."""
+
+TEXT_HEADER = "text/plain; charset=UTF-8"
+EVENTS_HEADER = "text/event-stream"
+
+
+class Output(Handler):
+    """`GET .../executions/{id}/output?offset=&follow=true`."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    async def get(self, name: str, execution_id: str) -> None:
+        """The bytes as written; with `Accept: text/event-stream` as events, whose ids are where to go on."""
+        found = self.context.service.execution(fields.name(name, "name"), execution_id)
+        as_events = EVENTS_HEADER in self.request.headers.get("Accept", "")
+        offset = self._offset(as_events)
+        follow = bool(self.query.flag("follow"))
+        # The first piece before any header, so that what goes wrong is still an answer of its own.
+        first = self.context.service.output(found, offset, CHUNK_BYTES)
+        self.set_header("Content-Type", EVENTS_HEADER if as_events else TEXT_HEADER)
+        if self.request.method == "HEAD":
+            return
+        if as_events:
+            await self._send_events(name, found, first, follow=follow)
+        else:
+            await self._send_bytes(found, first, follow=follow)
+
+    def _offset(self, as_events: bool) -> int:
+        resumed = self.request.headers.get("Last-Event-ID", "")
+        if as_events and resumed.isascii() and resumed.isdecimal():
+            return fields.whole(0, 2**53)(int(resumed[:20]), "Last-Event-ID")
+        return self.query.whole("offset") or 0
+
+    async def _send_bytes(self, found: Execution, chunk: OutputChunk, *, follow: bool) -> None:
+        pause = LOOK_SECONDS_MIN
+        while True:
+            if chunk.data:
+                self.write(chunk.data)
+                pause = LOOK_SECONDS_MIN
+            if chunk.ended or (not chunk.data and not follow):
+                return
+            if not await self.sent():
+                return
+            if not chunk.data:
+                if await self.pause(pause):
+                    return
+                pause = min(pause * 2, LOOK_SECONDS_MAX)
+            chunk = self.context.service.output(found, chunk.next_offset, CHUNK_BYTES)
+
+    async def _send_events(self, name: str, found: Execution, chunk: OutputChunk, *, follow: bool) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pause, silent_seconds = LOOK_SECONDS_MIN, 0.0
+        while True:
+            text = decoder.decode(chunk.data, final=chunk.ended)
+            if text:
+                # Half a character stays in the decoder: who goes on from this id gets it whole.
+                self._event("output", chunk.next_offset - len(decoder.getstate()[0]), {"output": text})
+                pause, silent_seconds = LOOK_SECONDS_MIN, 0.0
+            elif silent_seconds >= COMMENT_SECONDS:
+                self.write(b": still running\n\n")
+                silent_seconds = 0.0
+            if chunk.ended:
+                ending = self.context.service.execution(name, found.public_id)
+                self._event("end", chunk.next_offset, views.execution(ending, name, output=""))
+                return
+            if not await self.sent() or (not chunk.data and not follow):
+                return
+            if not chunk.data:
+                if await self.pause(pause):
+                    return
+                silent_seconds += pause
+                pause = min(pause * 2, LOOK_SECONDS_MAX)
+            chunk = self.context.service.output(found, chunk.next_offset, CHUNK_BYTES)
+
+    def _event(self, kind: str, offset: int, value: views.Shown) -> None:
+        self.write(f"event: {kind}\nid: {offset}\ndata: ".encode() + views.encode(value) + b"\n\n")

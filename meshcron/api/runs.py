@@ -1,0 +1,121 @@
+"""Runs: start one, wait for it, look at one, kill one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from meshcron.api import execution_list, fields, forms, job_answers
+from meshcron.api.handler import Handler
+from meshcron.commands import RunJob, StopRun
+from meshcron.errors import Forbidden, InvalidRequest, UnknownExecution
+from meshcron.model import Execution, Job, Status
+
+WAIT_SECONDS_MAX = 3600.0
+"""How long `?wait=` may wait; longer than that nobody holds a connection open."""
+
+LOOK_SECONDS_MIN = 0.02
+LOOK_SECONDS_MAX = 0.5
+"""Pause between two looks at a run that is waited for, from the first to the usual."""
+
+RETRIED = frozenset({Status.FAILED, Status.TIMEOUT})
+"""Endings that another attempt may follow."""
+
+INTERPRETED = re.compile(
+    r"LD_|DYLD_|BASH_|PYTHON|PERL|RUBY|NODE_|JAVA_|JDK_|GIT_|PATH$|IFS$|ENV$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
+)
+"""Variables that make a shell, loader or interpreter run other code: to set them is to edit the command."""
+
+
+class StartRun(Handler):
+    """`POST /v1/jobs/{name}/run`."""
+
+    NEEDS: ClassVar = {"POST": "operator"}
+
+    async def post(self, name: str) -> None:
+        """Runs it now."""
+        await start(self, name)
+
+
+class OneRun(Handler):
+    """`GET /v1/runs/{id}`: all executions of a run, every attempt, oldest first."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    async def get(self, run_id: str) -> None:
+        """Answers as the lists of executions do."""
+        service = self.context.service
+        found = service.run(run_id)
+        limit = self.query.whole("output_size_limit")
+        await self.show_list(execution_list.slices(service, found, limit), len(found))
+
+
+class KillRun(Handler):
+    """`POST /v1/runs/{id}/kill`."""
+
+    NEEDS: ClassVar = {"POST": "operator"}
+
+    async def post(self, run_id: str) -> None:
+        """Kills what runs of it and stops what is armed; answers with the executions that were open."""
+        self.context.service.run(run_id)
+        answer = await self.context.service.stop_run(StopRun(run_id=run_id, actor=self.actor), self.key)
+        self.show({"run_id": answer.run_id, "executions": answer.public_ids})
+
+
+async def start(handler: Handler, name: str) -> None:
+    """Starts a run and answers with the job: at once, or with `?wait=SECONDS` when the run has ended."""
+    env = forms.run_form(handler.optional_body())
+    _check_env(handler, env)
+    wait_seconds = _wait_seconds(handler)
+    command = RunJob(name=fields.name(name, "name"), env=env, actor=handler.actor)
+    answer = await handler.context.service.run_job(command, handler.key)
+    if wait_seconds and await _wait(handler, answer.run_id, answer.view.job, wait_seconds):
+        handler.set_header("X-Meshcron-Run", answer.run_id)
+        job_answers.show(handler, handler.context.service.job(name))
+        return
+    job_answers.show_answer(handler, answer)
+
+
+def settled(executions: Sequence[Execution], job: Job) -> bool:
+    """True when nothing of a run is open and no retry will follow."""
+    last = {execution.node_id: execution for execution in sorted(executions, key=lambda each: each.attempt)}
+    return bool(executions) and all(
+        each.status.final and not (each.status in RETRIED and each.attempt <= job.retries) for each in last.values()
+    )
+
+
+async def _wait(handler: Handler, run_id: str, job: Job, seconds: float) -> bool:
+    """Waits for the end of a run, looking less and less often. False: it goes on, or nobody waits any more."""
+    deadline = handler.context.monotonic() + seconds
+    pause = LOOK_SECONDS_MIN
+    while not settled(_executions(handler, run_id), job):
+        left = deadline - handler.context.monotonic()
+        if left <= 0 or await handler.pause(min(pause, left)):
+            return False
+        pause = min(pause * 2, LOOK_SECONDS_MAX)
+    return True
+
+
+def _executions(handler: Handler, run_id: str) -> list[Execution]:
+    try:
+        return handler.context.service.run(run_id)
+    except UnknownExecution:
+        return []  # queued behind another run, or not yet heard of by this agent
+
+
+def _wait_seconds(handler: Handler) -> float:
+    given = handler.query.text("wait")
+    if given is None:
+        return 0.0
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given):
+        raise InvalidRequest("wait", "is not a number of seconds", f"0 to {WAIT_SECONDS_MAX:g}")
+    return fields.number(0, WAIT_SECONDS_MAX)(float(given), "wait")
+
+
+def _check_env(handler: Handler, env: dict[str, str] | None) -> None:
+    """An operator may run what an editor wrote, not make it run something else."""
+    caller = handler.admission.caller
+    taken = next((key for key in env or {} if INTERPRETED.match(key)), None)
+    if taken is not None and not (caller and caller.may("editor")):
+        raise Forbidden(f"env.{taken} can change which code runs: this needs a token with the role editor")

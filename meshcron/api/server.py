@@ -1,0 +1,72 @@
+"""The listening end: sockets, limits of a connection, and JSON also where Tornado gives up before any handler."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+
+from meshcron.api.app import Api
+from meshcron.api.intake import DRAIN_BYTES_MAX
+from meshcron.errors import InvalidRequest
+
+IDLE_SECONDS = 60.0
+"""How long a connection may be silent between requests, and take for its headers (slowloris: FAULTS 47)."""
+
+BODY_SECONDS = 30.0
+"""How long a body may take: 1 MiB in 30 s is a slow modem."""
+
+HEADER_BUFFER_BYTES = 64 * 1024
+"""Headers beyond this end the connection without an answer; from settings.HEADER_BYTES_MAX on they get a 431."""
+
+TORNADO_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""All that Tornado says to a malformed request line, header, length or chunk."""
+
+
+class ApiServer(HTTPServer):
+    """An HTTP server on one address. `port` is the port it was bound to."""
+
+    port: int
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """One connection. Its `write` is watched for Tornado's empty refusal, which becomes ours with a body."""
+        write = stream.write
+
+        def speak(data: bytes | memoryview) -> Any:
+            return write(self._spoken_refusal() if data == TORNADO_REFUSAL else data)
+
+        vars(stream)["write"] = speak
+        super().handle_stream(stream, address)
+
+    def _spoken_refusal(self) -> bytes:
+        api = self.request_callback
+        assert isinstance(api, Api)  # ours: serve() made this server
+        error = InvalidRequest("request", "is not well-formed HTTP/1.1")
+        status, headers, body = api.plain_refusal(error)
+        headers["Connection"] = "close"
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.get_all())
+        return f"HTTP/1.1 {status} Bad Request\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def serve(app: Api, address: str, port: int, ssl_context: ssl.SSLContext | None = None) -> ApiServer:
+    """Listens on an address and answers from the running event loop. Port 0 takes any free one; see `port`.
+
+    Raises OSError where the address is in use or not this machine's. `await server.close_all_connections()` after
+    `server.stop()` ends it.
+    """
+    server = ApiServer(
+        app,
+        ssl_options=ssl_context,
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=BODY_SECONDS,
+        max_header_size=HEADER_BUFFER_BYTES,
+        # The intake refuses at settings.body_bytes_max, with an answer; this is how much of the rest it may drop.
+        max_body_size=DRAIN_BYTES_MAX,
+    )
+    sockets = bind_sockets(port, address)
+    server.add_sockets(sockets)
+    server.port = int(sockets[0].getsockname()[1])
+    return server

@@ -1,0 +1,40 @@
+"""The status page of this agent, and the two questions a load balancer asks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from meshcron.api import views
+from meshcron.api.handler import Handler
+from meshcron.errors import NoLeader
+
+
+class StatusPage(Handler):
+    """`GET /v1/`: this agent and its place in the cluster."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    def get(self) -> None:
+        service = self.context.service
+        self.show(views.status(service.agent(), list(service.members())))
+
+
+class Health(Handler):
+    """`GET /health`: the process answers. Tells nothing else, so it needs no token."""
+
+    NEEDS: ClassVar = {"GET": "open"}
+
+    def get(self) -> None:
+        self.show({"status": "healthy"})
+
+
+class Ready(Handler):
+    """`GET /ready`: 200 while this agent can take writes, else 503 with the reason. Needs no token."""
+
+    NEEDS: ClassVar = {"GET": "open"}
+
+    def get(self) -> None:
+        reason = self.context.service.why_not_ready()
+        if reason is not None:
+            raise NoLeader(reason)
+        self.show({"status": "ready"})

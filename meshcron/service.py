@@ -1,0 +1,273 @@
+"""What the API may ask of the cluster. Writes are proposed to the leader; reads never enter the core.
+
+Every method may raise the errors of errors.py and nothing else on purpose. What this module needs of the rest of the
+agent it names as Protocols; `main` passes the real ones in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from meshcron.commands import (
+    ClearHistory,
+    Command,
+    DeleteJob,
+    JobAnswer,
+    JobView,
+    PutJob,
+    PutToken,
+    RevokeToken,
+    RunJob,
+    SetPaused,
+    StopAnswer,
+    StopRun,
+)
+from meshcron.errors import NoLeader, OutcomeUnknown, UnknownExecution, UnknownJob
+from meshcron.model import Execution, Token
+
+Outcome = TypeVar("Outcome")
+
+COMMIT_WAIT_SECONDS = 5.0
+"""A write not seen committed within this answers 503 `outcome_unknown` (API.md, Errors)."""
+
+
+class MemberView(Struct, frozen=True, kw_only=True):
+    """A member as the API shows it: committed facts and what this agent knows of its health."""
+
+    node_id: str
+    name: str
+    address: str
+    port: int
+    tags: dict[str, str]
+    facts: dict[str, str]
+    status: int
+    """1 alive, 2 leaving, 3 left, 4 failed (serf's numbers)."""
+    voter: bool
+    leader: bool
+    version: str
+    running: int
+    clock_skew_ms: int = 0
+
+
+class AgentView(Struct, frozen=True, kw_only=True):
+    """This agent and its place in the cluster, for the status page."""
+
+    name: str
+    version: str
+    tags: dict[str, str]
+    cluster: str
+    fingerprint: str
+    term: int
+    generation: int
+    leader: str
+    """Name of the leader, "" when nobody leads."""
+    commit_index: int
+    applied_index: int
+    jobs: int
+    open_executions: int
+    paused: bool
+    encrypted: bool
+    started_wall_us: int
+    warnings: tuple[str, ...] = ()
+    """What the operator should know, e.g. that the API is open."""
+
+
+class Explained(Struct, frozen=True):
+    """A schedule in words and its next ticks."""
+
+    schedule: str
+    timezone: str
+    words: str
+    next_wall_us: tuple[int, ...]
+
+
+class OutputChunk(Struct, frozen=True):
+    """A piece of an execution's output. `next_offset` is where to go on; `ended` = nothing will follow."""
+
+    data: bytes
+    next_offset: int
+    ended: bool
+
+
+class Catalog(Protocol):
+    """The committed state of jobs, tokens and members, held in memory by the core. Read-only for us."""
+
+    def job_view(self, name: str) -> JobView | None: ...
+    def job_views(self) -> Sequence[JobView]: ...
+    def job_name(self, uid: int) -> str | None: ...
+    def token_by_hash(self, sha256: str) -> Token | None: ...
+    def tokens(self) -> Sequence[Token]: ...
+
+
+class Tables(Protocol):
+    """The committed rows on disk. Each call is short and indexed."""
+
+    def executions(
+        self, uid: int, *, newest_first: bool, offset: int, limit: int
+    ) -> list[Execution]: ...
+    def execution_count(self, uid: int) -> int: ...
+    def execution(self, uid: int, public_id: str) -> Execution | None: ...
+    def run_executions(self, run_id: str) -> list[Execution]: ...
+    def history(self, *, filters: Mapping[str, object], offset: int, limit: int) -> list[Execution]: ...
+
+
+class Cluster(Protocol):
+    """What the agent says of itself and its peers."""
+
+    def agent_view(self) -> AgentView: ...
+    def member_views(self) -> Sequence[MemberView]: ...
+    def why_not_ready(self) -> str | None: ...
+    def check_job(self, command: PutJob) -> None: ...
+    def explain(self, schedule: str, timezone: str, name: str, count: int) -> Explained: ...
+
+
+class Service:
+    """The whole of what HTTP handlers, pages and the command line may do."""
+
+    def __init__(
+        self,
+        *,
+        propose: Callable[[Command, str], Awaitable[object]],
+        catalog: Catalog,
+        tables: Tables,
+        cluster: Cluster,
+        read_output: Callable[[str, int, int], OutputChunk],
+    ) -> None:
+        self._propose = propose
+        self._catalog = catalog
+        self._tables = tables
+        self._cluster = cluster
+        self._read_output = read_output
+
+    # ---- writes ---------------------------------------------------------------------------------------------------
+
+    async def put_job(self, command: PutJob, key: str = "") -> JobAnswer:
+        """Create or replace a job. Raises InvalidRequest, PreconditionFailed, NoLeader, OutcomeUnknown."""
+        self._cluster.check_job(command)
+        return await self._write(command, key, JobAnswer)
+
+    async def delete_job(self, command: DeleteJob, key: str = "") -> JobAnswer:
+        """Delete a job and its history. Raises UnknownJob, Conflict (it has children), PreconditionFailed."""
+        return await self._write(command, key, JobAnswer)
+
+    async def run_job(self, command: RunJob, key: str = "") -> JobAnswer:
+        """Start a run now; answers when the run is committed, not when it ends. Raises UnknownJob, Conflict."""
+        return await self._write(command, key, JobAnswer)
+
+    async def stop_run(self, command: StopRun, key: str = "") -> StopAnswer:
+        """Kill a run, or one execution of it. Raises UnknownExecution."""
+        return await self._write(command, key, StopAnswer)
+
+    async def clear_history(self, command: ClearHistory, key: str = "") -> JobAnswer:
+        """Forget the finished executions and counters of one job. Raises UnknownJob."""
+        return await self._write(command, key, JobAnswer)
+
+    async def set_paused(self, command: SetPaused, key: str = "") -> bool:
+        """Pause or resume scheduling; answers the new state."""
+        return await self._write(command, key, bool)
+
+    async def put_token(self, command: PutToken, key: str = "") -> Token:
+        """Add a token. Raises Conflict where its name is in use."""
+        return await self._write(command, key, Token)
+
+    async def revoke_token(self, command: RevokeToken, key: str = "") -> Token:
+        """Remove a token. Raises NotFound."""
+        return await self._write(command, key, Token)
+
+    async def _write(self, command: Command, key: str, kind: type[Outcome]) -> Outcome:
+        try:
+            outcome = await asyncio.wait_for(self._propose(command, key), COMMIT_WAIT_SECONDS)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"not seen committed within {COMMIT_WAIT_SECONDS:g} s; it may still take effect"
+            ) from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        if not isinstance(outcome, kind):
+            raise TypeError(f"{type(command).__name__} was answered with {type(outcome).__name__}")
+        return outcome
+
+    # ---- reads ----------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> Sequence[JobView]:
+        """Every job, by name."""
+        return self._catalog.job_views()
+
+    def job(self, name: str) -> JobView:
+        """One job. Raises UnknownJob."""
+        view = self._catalog.job_view(name)
+        if view is None:
+            raise UnknownJob(name)
+        return view
+
+    def job_name(self, uid: int) -> str:
+        """The name of the job an execution belongs to, "" once it is gone."""
+        return self._catalog.job_name(uid) or ""
+
+    def executions(
+        self, name: str, *, newest_first: bool, offset: int = 0, limit: int = 1000
+    ) -> tuple[list[Execution], int]:
+        """A page of a job's executions, open and final, and how many there are. Raises UnknownJob."""
+        uid = self.job(name).uid
+        page = self._tables.executions(uid, newest_first=newest_first, offset=offset, limit=limit)
+        return page, self._tables.execution_count(uid)
+
+    def execution(self, name: str, public_id: str) -> Execution:
+        """One execution of a job by the id people see. Raises UnknownJob, UnknownExecution."""
+        found = self._tables.execution(self.job(name).uid, public_id)
+        if found is None:
+            raise UnknownExecution(public_id)
+        return found
+
+    def run(self, run_id: str) -> list[Execution]:
+        """All executions of a run, every attempt, oldest first. Raises UnknownExecution."""
+        found = self._tables.run_executions(run_id)
+        if not found:
+            raise UnknownExecution(run_id)
+        return found
+
+    def history(self, *, filters: Mapping[str, object], offset: int = 0, limit: int = 100) -> list[Execution]:
+        """Executions of all jobs, newest first; `filters`: uid, agent, status, since_wall_us, until_wall_us."""
+        return self._tables.history(filters=filters, offset=offset, limit=limit)
+
+    def output(self, execution: Execution, offset: int, most: int) -> OutputChunk:
+        """A piece of an execution's output from the agent that holds it; the recorded tail where that is gone."""
+        chunk = self._read_output(execution.id, offset, most)
+        if chunk.ended and not chunk.data and offset == 0 and execution.status.final:
+            return OutputChunk(execution.output_tail.encode(), len(execution.output_tail.encode()), True)
+        return chunk
+
+    def agent(self) -> AgentView:
+        """This agent and its place in the cluster."""
+        return self._cluster.agent_view()
+
+    def members(self) -> Sequence[MemberView]:
+        """Every member, by name."""
+        return self._cluster.member_views()
+
+    def leader(self) -> MemberView:
+        """The member that leads. Raises NoLeader."""
+        for member in self._cluster.member_views():
+            if member.leader:
+                return member
+        raise NoLeader("nobody leads at the moment")
+
+    def why_not_ready(self) -> str | None:
+        """None when this agent can take writes, else the reason."""
+        return self._cluster.why_not_ready()
+
+    def explain(self, schedule: str, timezone: str = "", name: str = "", count: int = 5) -> Explained:
+        """A schedule in words and its next ticks. Raises InvalidSchedule."""
+        return self._cluster.explain(schedule, timezone, name, count)
+
+    def tokens(self) -> Sequence[Token]:
+        """Every token (never its secret)."""
+        return self._catalog.tokens()
+
+    def token_by_hash(self, sha256: str) -> Token | None:
+        """The token whose secret has this SHA-256, in hex."""
+        return self._catalog.token_by_hash(sha256)

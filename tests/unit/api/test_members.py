@@ -1,0 +1,29 @@
+"""Members and leader over HTTP."""
+
+from __future__ import annotations
+
+from api_client import Client
+from api_fake import FakeCluster
+
+
+def test_members(admin: Client) -> None:
+    """Every member, and how many; paged where asked."""
+    answer = admin("GET", "/v1/members")
+    assert [each["Name"] for each in answer.json] == ["agent1", "agent2"]
+    assert answer.headers["X-Total-Count"] == "2"
+    assert [each["Name"] for each in admin("GET", "/v1/members?_start=1").json] == ["agent2"]
+
+
+def test_leader(admin: Client, cluster: FakeCluster) -> None:
+    """The member that leads; 503 while none does."""
+    assert admin("GET", "/v1/leader").json == admin("GET", "/v1/members").json[0]
+    cluster.no_leader()
+    answer = admin("GET", "/v1/leader")
+    assert (answer.status, answer.error["code"], answer.headers["Retry-After"]) == (503, "no_leader", "1")
+
+
+def test_isleader(admin: Client, cluster: FakeCluster) -> None:
+    """200 on the leader, 404 elsewhere."""
+    assert admin("GET", "/v1/isleader").status == 200
+    cluster.leader = "agent2"
+    assert admin("GET", "/v1/isleader").status == 404
