@@ -1,0 +1,71 @@
+"""Commands that are the agent itself: up, recover. Their options are config.py's table of keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from meshcron import config
+from meshcron.cli.failures import USAGE, Failure
+from meshcron.config import KEYS, Config, Key
+
+RECOVER_KEYS = ("config", "data_dir", "name", "log_level", "log_format")
+"""What an offline recovery reads: where the data lies, and how to say what it finds."""
+
+
+def option(key: Key) -> click.Option:
+    """The flag of one key. Values reach config.py as typed, which reads them as it reads a file's."""
+    default = key.written_default
+    shown = f"{key.help} (repeatable)" if key.repeatable else key.help
+    if default and not key.switch:
+        shown += f" [default: {default}]"
+    if key.switch:
+        return click.Option([key.flag, key.name], is_flag=True, default=None, help=shown)
+    return click.Option([key.flag, key.name], metavar=key.metavar, multiple=key.repeatable, help=shown)
+
+
+def load(flags: dict[str, Any]) -> Config:
+    """The configuration of this command line. Raises InvalidRequest, StartRefused."""
+    return config.load(flags, os.environ, config.config_files(flags, os.environ))
+
+
+def _with_keys(command: click.Command, keys: Iterable[Key]) -> click.Command:
+    command.params.extend(option(key) for key in keys)
+    return command
+
+
+@click.command(epilog="Each flag is also a key of the file (with _ for -) and a variable (MESHCRON_GATE_PORT).")
+@click.pass_context
+def up(ctx: click.Context, /, **flags: Any) -> None:
+    """Start an agent on this machine and stay in the foreground.
+
+    Without a key and without --join a first start makes a key, forms a cluster of one, and prints the line that a
+    second machine types. TERM ends it gracefully, a second TERM at once; HUP reads tags and notifications again.
+    """
+    settings = load(flags)
+    from meshcron.main import run  # noqa: PLC0415 - brings in all of the agent, which --help must not wait for
+
+    ctx.exit(run(settings))
+
+
+@click.command()
+@click.option("--salvage", is_flag=True, help="Set damaged files aside and go on with the part that is whole.")
+def recover(salvage: bool, **flags: Any) -> None:
+    """Bring back an agent whose database is damaged.
+
+    Works offline, on this machine's data directory, while its agent is down. Nothing is deleted: the damaged files
+    are set aside, and what may be missing is recorded as lost.
+    """
+    if not salvage:
+        raise Failure('nothing to do; say how: "meshcron recover --salvage" (first stop the agent)', USAGE)
+    settings = load(flags)
+    from meshcron.main import salvage as salvage_files  # noqa: PLC0415 - as in `up`
+
+    click.echo(salvage_files(settings))
+
+
+_with_keys(up, KEYS.values())
+_with_keys(recover, (KEYS[name] for name in RECOVER_KEYS))

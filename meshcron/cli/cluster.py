@@ -1,0 +1,120 @@
+"""Commands about the cluster: status, members."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import click
+
+from meshcron.cli.client import Client, url_path
+from meshcron.cli.failures import Refusal
+from meshcron.cli.options import prints, talks
+from meshcron.cli.screen import Screen, pairs
+
+Member = dict[str, Any]
+"""A member as the API answers it."""
+
+STATUS_WORDS = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
+"""Serf's numbers (API.md, Both dialects, 12)."""
+
+SKEW_MS_SHOWN = 50
+"""Clocks of a LAN differ by less; what is below says nothing (PROTOCOL 7 warns from 250 ms on)."""
+
+
+@click.command()
+@prints
+@talks
+def status(client: Client, screen: Screen) -> None:
+    """Show this agent and its place in the cluster."""
+    page = client.get(url_path(""))
+    members: list[Member] = client.get(url_path("members"))
+    ready = why_not_ready(client)
+    if screen.as_json:
+        screen.data({**page, "ready": not ready, "reason": ready})
+        return
+    mesh = page.get("mesh", {})
+    screen.fields(
+        [
+            ("agent", f"{page['agent']['name']} (meshcron {page['agent']['version']}) at {client.endpoint.url}"),
+            ("state", f"not ready: {ready}" if ready else "ready"),
+            ("scheduling", "paused for the whole cluster: POST /v1/unpause ends it" if mesh.get("paused") else ""),
+            ("leader", mesh.get("leader") or "nobody"),
+            ("term", mesh.get("term")),
+            ("members", _census(members)),
+            ("jobs", mesh.get("jobs")),
+            ("running", sum(int(member.get("running", 0)) for member in members) or "nothing"),
+            ("tags", pairs(page.get("tags"))),
+            ("cluster", mesh.get("cluster")),
+            ("fingerprint", mesh.get("fingerprint")),
+            ("encrypted", "" if mesh.get("encrypted", True) else "no: anybody on the network can read the mesh"),
+        ]
+    )
+    for warning in mesh.get("warnings", []):
+        screen.warning(warning)
+
+
+def _census(members: list[Member]) -> str:
+    """`3 (3 alive, 3 voters)`: how many of each state."""
+    counts = {word: sum(_state(member) == word for member in members) for word in STATUS_WORDS.values()}
+    voters = sum(bool(member.get("voter")) for member in members)
+    states = [f"{count} {word}" for word, count in counts.items() if count]
+    return f"{len(members)} ({', '.join(states)}; {voters} {'voter' if voters == 1 else 'voters'})"
+
+
+def why_not_ready(client: Client) -> str:
+    """Why the agent cannot take writes now, "" when it can."""
+    try:
+        client.get("/ready", patient=False)
+    except Refusal as refusal:
+        if refusal.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return refusal.reason
+    return ""
+
+
+@click.command()
+@prints
+@talks
+def members(client: Client, screen: Screen) -> None:
+    """List the agents of the cluster."""
+    found: list[Member] = client.get(url_path("members"))
+    if screen.as_json:
+        screen.data(found)
+        return
+    screen.table(
+        ("NAME", "STATE", "ROLE", "ADDRESS", "RUNNING", "CLOCK", "VERSION", "TAGS"),
+        [_row(member) for member in sorted(found, key=lambda member: str(member["Name"]))],
+    )
+    if len(found) == 1:
+        screen.aside(
+            'one agent only: start "meshcron up" with the same key on the next machine (meshcron key show --secret)'
+        )
+
+
+def _row(member: Member) -> tuple[object, ...]:
+    address = str(member["Addr"])
+    return (
+        member["Name"],
+        _state(member),
+        _role(member),
+        f"[{address}]:{member['Port']}" if ":" in address else f"{address}:{member['Port']}",
+        str(member.get("running", "")),
+        _clock(int(member.get("clock_skew_ms", 0))),
+        member.get("version", ""),
+        pairs(member["Tags"]),
+    )
+
+
+def _state(member: Member) -> str:
+    return STATUS_WORDS.get(member["Status"], "unknown")
+
+
+def _role(member: Member) -> str:
+    if member.get("leader"):
+        return "leader"
+    return "voter" if member.get("voter") else "agent"
+
+
+def _clock(skew_ms: int) -> str:
+    return f"{skew_ms:+d} ms" if abs(skew_ms) >= SKEW_MS_SHOWN else "ok"

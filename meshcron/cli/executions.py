@@ -1,0 +1,165 @@
+"""Commands about what ran and runs: history, output, kill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from meshcron.cli.client import Client, url_path
+from meshcron.cli.failures import NOT_FOUND, Failure, Refusal
+from meshcron.cli.jobs import get_job, with_nearest
+from meshcron.cli.options import NAME, job_names, prints, talks
+from meshcron.cli.screen import NOTHING, Screen, write
+from meshcron.cli.times import duration, instant, read
+
+Execution = dict[str, Any]
+"""An execution as the API answers it."""
+
+OPEN = ("running", "armed")
+"""States in which something still happens (model.Status)."""
+
+STATUSES = ("armed", "running", "success", "failed", "timeout", "killed", "lost", "skipped")
+"""The words of model.Status; named here because importing the model takes as long as all the rest."""
+
+SHOWN = 20
+"""Lines of history that fit a terminal."""
+
+SHOWN_MAX = 1000
+
+MS_US = 1000
+
+NEWEST_FIRST = {"_sort": "started_at", "_order": "DESC"}
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=job_names)
+@click.option(
+    "-n", "--count", type=click.IntRange(1, SHOWN_MAX), default=SHOWN, show_default=True, help="How many at most."
+)
+@click.option("--status", type=click.Choice(STATUSES), help="Only those in this state.")
+@click.option("--agent", metavar="NAME", help="Only those of this agent.")
+@click.option("--since", metavar="TIME", help="Only those due since then: 2h (ago), or 2030-01-31T12:00:00Z.")
+@prints
+@talks
+def history(
+    client: Client,
+    screen: Screen,
+    name: str | None,
+    count: int,
+    status: str | None,
+    agent: str | None,
+    since: str | None,
+) -> None:
+    """List what ran, newest first.
+
+    Of all jobs, or of one.
+    """
+    if name:
+        get_job(client, name)
+    asked = {"job": name, "status": status, "agent": agent, "since": instant(since, screen.now_us) if since else None}
+    filters = {key: value for key, value in asked.items() if value}
+    found: list[Execution] = client.get(
+        url_path("history"), {**filters, "_start": 0, "_end": count, "output_size_limit": 0}
+    )
+    if screen.as_json:
+        screen.data(found)
+    elif found:
+        screen.table(
+            ("WHEN", "JOB", "AGENT", "STATE", "EXIT", "TOOK", "BY", "ID", "REASON"),
+            [_row(screen, each) for each in found],
+        )
+    else:
+        screen.aside(f"nothing has run yet: meshcron run {name or 'NAME'}")
+
+
+def _row(screen: Screen, execution: Execution) -> tuple[object, ...]:
+    started = execution["started_at"]
+    return (
+        screen.when(started if read(started) is not None else execution["scheduled_at"]),
+        execution["job_name"],
+        execution["node_name"],
+        execution["status"],
+        ending(execution),
+        duration(int(execution["duration_ms"] or 0) * MS_US) if read(started) is not None else NOTHING,
+        execution["trigger"],
+        execution["id"],
+        _reason(execution),
+    )
+
+
+def _reason(execution: Execution) -> str:
+    """Why it ended so; of a range of ticks skipped together also how many they were."""
+    count = int(execution.get("count", 1))
+    return f"{execution['reason']} ({count} ticks)" if count > 1 else str(execution["reason"])
+
+
+def ending(execution: Execution) -> str:
+    """How its process ended: an exit code, or `signal 9`."""
+    if execution.get("signal") is not None:
+        return f"signal {execution['signal']}"
+    return "" if execution.get("exit_code") is None else str(execution["exit_code"])
+
+
+@click.command()
+@NAME
+@click.argument("execution_id", metavar="[ID]", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on as it writes, until it ends.")
+@talks
+def output(client: Client, name: str, execution_id: str | None, follow: bool) -> None:
+    """Print what an execution wrote.
+
+    Of the last one of a job, or of the one with this ID ("meshcron history NAME" lists them).
+    """
+    chosen = execution_id or last_execution(client, name)
+    for chunk in client.output(name, chosen, follow=follow):
+        write(chunk)
+
+
+def last_execution(client: Client, name: str) -> str:
+    """The id of the newest execution of a job that has an output: one that was skipped never had one."""
+    found = executions(client, name, {"_start": 0, "_end": SHOWN, "_order": "DESC"})
+    for execution in found:
+        if execution["status"] != "skipped":
+            return str(execution["id"])
+    raise Failure(f'"{name}" has not run yet; meshcron run {name}', NOT_FOUND)
+
+
+def executions(client: Client, name: str, query: dict[str, str | int]) -> list[Execution]:
+    """Executions of a job, without their output. Raises Failure with the nearest name where there is no such job."""
+    try:
+        found: list[Execution] = client.get(url_path("jobs", name, "executions"), {**query, "output_size_limit": 0})
+    except Refusal as refusal:
+        raise with_nearest(client, name, refusal) from None
+    return found
+
+
+@click.command()
+@NAME
+@click.argument("execution_id", metavar="[ID]", required=False)
+@prints
+@talks
+def kill(client: Client, screen: Screen, name: str, execution_id: str | None) -> None:
+    """Kill what runs of a job.
+
+    All of it, or the execution with this ID: TERM to its process group, KILL after 10 seconds.
+    """
+    targets = [execution_id] if execution_id else _open_ids(client, name)
+    if not targets:
+        raise Failure(f'nothing of "{name}" is running; "meshcron history {name}" shows what ran', NOT_FOUND)
+    answers = [client.call("POST", url_path("executions", name, target, "kill")).value for target in targets]
+    if screen.as_json:
+        screen.data(answers)
+    else:
+        for target in targets:
+            screen.line(f"killed {target}")
+
+
+def _open_ids(client: Client, name: str) -> list[str]:
+    """All that is open of a job, however long ago it began. Raises Failure where there is no such job."""
+    get_job(client, name)
+    query: dict[str, str | int] = {"job": name, "_start": 0, "_end": SHOWN_MAX, "output_size_limit": 0}
+    found: list[Execution] = []
+    for status in OPEN:
+        found += client.get(url_path("history"), {**query, "status": status})
+    return [str(each["id"]) for each in found]

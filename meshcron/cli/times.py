@@ -1,0 +1,85 @@
+"""Times as the API writes them, shown as people read them. The zone is the machine's own, or UTC where asked."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+NEVER = "0001-01-01T00:00:00Z"
+"""How the API writes "never" (API.md, Both dialects, 10)."""
+
+INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?Z")
+
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+"""Seconds in a unit and its letter, largest first."""
+
+SPAN_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000001}
+"""Seconds in the units of a duration."""
+
+SPAN_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|d|h|m|s)", re.ASCII)
+SPAN = re.compile(rf"(?:{SPAN_PART.pattern})+", re.ASCII)
+
+SECOND_US = 1_000_000
+
+
+def read(text: object) -> int | None:
+    """An instant of the API in microseconds since 1970; None for never, and for what is no instant."""
+    found = INSTANT.fullmatch(text) if isinstance(text, str) and text != NEVER else None
+    if found is None:
+        return None
+    try:
+        whole = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    fraction = (found[2] or ".0")[1:7].ljust(6, "0")
+    return int(whole.timestamp()) * SECOND_US + int(fraction)
+
+
+def span_seconds(text: str) -> float | None:
+    """A duration (`1m30s`, `1.5s`, `20ms`, `2d`) in seconds; None for what is none."""
+    if not SPAN.fullmatch(text):
+        return None
+    return sum(float(number) * SPAN_UNITS[unit] for number, unit in SPAN_PART.findall(text))
+
+
+def instant(text: str, now_us: int) -> str:
+    """An instant for the API: a duration is that long ago, all else is the agent's to read."""
+    seconds = span_seconds(text)
+    return text if seconds is None else iso(now_us - int(seconds * SECOND_US))
+
+
+def absolute(instant_us: int, *, utc: bool) -> str:
+    """`2026-01-31 14:05:00` by this machine's clock, `...Z` in UTC."""
+    moment = datetime.fromtimestamp(instant_us // SECOND_US, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z" if utc else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def relative(instant_us: int, now_us: int) -> str:
+    """`in 3m`, `2h 5m ago`, `now` within half a second."""
+    distance_us = instant_us - now_us
+    if abs(distance_us) < SECOND_US // 2:
+        return "now"
+    span = duration(abs(distance_us))
+    return f"in {span}" if distance_us > 0 else f"{span} ago"
+
+
+def duration(length_us: int) -> str:
+    """A length in its two largest units: `350ms`, `1.5s`, `42s`, `3m 5s`, `2d 4h`."""
+    if length_us < SECOND_US:
+        return f"{length_us // 1000}ms"
+    if length_us < 10 * SECOND_US and length_us % SECOND_US >= SECOND_US // 10:
+        return f"{length_us / SECOND_US:.1f}s"
+    rest = (length_us + SECOND_US // 2) // SECOND_US
+    parts: list[str] = []
+    for seconds, letter in UNITS:
+        count, rest = divmod(rest, seconds)
+        if count or parts:
+            parts.append(f"{count}{letter}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
+def iso(instant_us: int) -> str:
+    """An instant as the API writes it."""
+    moment = datetime.fromtimestamp(instant_us // SECOND_US, UTC)
+    fraction = f".{instant_us % SECOND_US:06d}" if instant_us % SECOND_US else ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"

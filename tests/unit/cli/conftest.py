@@ -1,0 +1,272 @@
+"""A small agent that speaks the HTTP contract on 127.0.0.1, and the command line to try on it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshcron.cli.root import root
+
+NEVER = "0001-01-01T00:00:00Z"
+TOKEN = "a-token-for-tests"
+
+
+def make_job(name: str, **more: Any) -> dict[str, Any]:
+    """A job as the contract shows it, with the keys the command line looks at."""
+    return {
+        "id": name,
+        "name": name,
+        "schedule": "@every 10s",
+        "timezone": "",
+        "command": "true",
+        "disabled": False,
+        "tags": {},
+        "status": "",
+        "next": NEVER,
+        "retries": 0,
+        "retry_delay": "0s",
+        "retry_backoff": 1.0,
+        "success_count": 0,
+        "error_count": 0,
+        "last_success": NEVER,
+        "last_error": NEVER,
+        **more,
+    }
+
+
+def make_execution(job: str, ident: str, **more: Any) -> dict[str, Any]:
+    """An execution as the contract shows it: by default one that succeeded on the only agent."""
+    return {
+        "id": ident,
+        "job_name": job,
+        "run_id": "run-1",
+        "started_at": "2026-01-31T12:00:00Z",
+        "finished_at": "2026-01-31T12:00:01.5Z",
+        "scheduled_at": "2026-01-31T12:00:00Z",
+        "success": True,
+        "node_name": "one",
+        "attempt": 1,
+        "status": "success",
+        "reason": "",
+        "trigger": "manual",
+        "exit_code": 0,
+        "signal": None,
+        "duration_ms": 1500,
+        "count": 1,
+        **more,
+    }
+
+
+def make_member(name: str, **more: Any) -> dict[str, Any]:
+    """A member as the contract shows it."""
+    return {
+        "Name": name,
+        "Addr": "127.0.0.1",
+        "Port": 8947,
+        "Tags": {},
+        "Status": 1,
+        "voter": True,
+        "leader": False,
+        "version": "0.1.0",
+        "running": 0,
+        "clock_skew_ms": 0,
+        "facts": {"meshcron.os": "linux"},
+        **more,
+    }
+
+
+@dataclass
+class Request:
+    """What the command line sent."""
+
+    method: str
+    path: str
+    """As it went over the wire, still encoded."""
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Reply:
+    status: int
+    value: Any
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def refused(status: int, code: str, message: str, hint: str = "", name: str = "") -> Reply:
+    """An answer in the API's error shape."""
+    return Reply(status, {"error": {"code": code, "message": message, "field": name, "hint": hint}})
+
+
+@dataclass
+class FakeAgent:
+    """The state behind the fake API, for a test to set and to look at."""
+
+    url: str = ""
+    token: str = TOKEN
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    executions: list[dict[str, Any]] = field(default_factory=list)
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    members: list[dict[str, Any]] = field(default_factory=lambda: [make_member("one", leader=True)])
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    mesh: dict[str, Any] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    scripted: dict[tuple[str, str], list[Reply]] = field(default_factory=dict)
+    """Answers to give first, in turn, by method and path."""
+    on_look: Callable[[FakeAgent], None] = lambda _: None
+    """Called before a run is looked at: lets the story go on between two looks."""
+
+    def will_answer(self, method: str, path: str, *replies: Reply) -> None:
+        self.scripted[method, path] = list(replies)
+
+    def answer(self, request: Request) -> Reply:
+        self.requests.append(request)
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return refused(401, "unauthenticated", "a token is needed")
+        planned = self.scripted.get((request.method, request.path))
+        if planned:
+            return planned.pop(0)
+        parts = [unquote(part) for part in request.path.removeprefix("/v1/").split("/")]
+        match (request.method, *parts):
+            case ("GET", "", "ready"):
+                return Reply(200, {"ready": True})
+            case ("GET", ""):
+                page = {"agent": {"name": "one", "version": "0.1.0"}, "serf": {}, "tags": {"role": "db"}}
+                return Reply(200, {**page, "mesh": self.mesh})
+            case ("GET", "members"):
+                return Reply(200, self.members)
+            case ("GET", "history"):
+                return Reply(200, self._history(request.query))
+            case ("GET", "runs", run):
+                self.on_look(self)
+                return self._run(run)
+            case (_, "tokens", *rest):
+                return self._tokens(request, rest)
+            case (_, "jobs", *rest):
+                return self._jobs(request, rest)
+            case (_, "executions", job, ident, verb):
+                return self._execution(job, ident, verb)
+        return refused(404, "not_found", "no such path")
+
+    def _history(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        wanted, status = query.get("job", [""])[0], query.get("status", [""])[0]
+        found = [each for each in self.executions if wanted in ("", each["job_name"])]
+        return [each for each in found if status in ("", each["status"])]
+
+    def _run(self, run: str) -> Reply:
+        found = [each for each in self.executions if each["run_id"] == run]
+        return Reply(200, found) if found else refused(404, "unknown_execution", f"no execution named {run!r}")
+
+    def _jobs(self, request: Request, rest: list[str]) -> Reply:
+        match (request.method, *rest):
+            case ("GET",):
+                return Reply(200, list(self.jobs.values()))
+            case ("POST",):
+                name = request.body["name"]
+                if name in self.jobs and request.headers.get("If-None-Match") == "*":
+                    return refused(412, "precondition_failed", "there is one")
+                self.jobs[name] = make_job(name, **{k: v for k, v in request.body.items() if k != "name"})
+                return Reply(201, self.jobs[name])
+        name = rest[0]
+        if name not in self.jobs:
+            return refused(404, "unknown_job", f"no job named {name!r}")
+        match (request.method, *rest[1:]):
+            case ("GET",):
+                return Reply(200, self.jobs[name])
+            case ("DELETE",):
+                return Reply(200, self.jobs.pop(name))
+            case ("POST", "toggle"):
+                self.jobs[name]["disabled"] = not self.jobs[name]["disabled"]
+                return Reply(200, self.jobs[name])
+            case ("POST", "run"):
+                return Reply(200, self.jobs[name], {"X-Meshcron-Run": "run-1"})
+            case ("GET", "executions"):
+                return Reply(200, [each for each in self.executions if each["job_name"] == name])
+        return refused(405, "method_not_allowed", "no such method")
+
+    def _execution(self, job: str, ident: str, verb: str) -> Reply:
+        found = [each for each in self.executions if each["job_name"] == job and each["id"] == ident]
+        if not found:
+            return refused(404, "unknown_execution", f"no execution named {ident!r}")
+        if verb == "kill":
+            found[0]["status"] = "killed"
+            return Reply(200, {"run_id": found[0]["run_id"], "executions": [ident]})
+        return Reply(200, self.outputs.get(ident, b""))
+
+    def _tokens(self, request: Request, rest: list[str]) -> Reply:
+        if request.method == "POST":
+            made = {"id": "t1", "name": request.body["name"], "role": request.body["role"]}
+            self.tokens.append(made | {"created_at": "2026-01-31T12:00:00Z", "expires_at": NEVER, "node_id": ""})
+            return Reply(201, self.tokens[-1] | {"token": "the-secret"})
+        if request.method == "DELETE":
+            found = next(each for each in self.tokens if each["id"] == rest[0])
+            self.tokens.remove(found)
+            return Reply(200, found)
+        return Reply(200, self.tokens)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """HTTP around a FakeAgent."""
+
+    agent: FakeAgent
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        content = self.rfile.read(length)
+        split = urlsplit(self.path)
+        body = json.loads(content) if content else None
+        request = Request(self.command, split.path, parse_qs(split.query), dict(self.headers), body)
+        reply = self.agent.answer(request)
+        if request.path.endswith("/output") and isinstance(reply.value, bytes):
+            reply.value = reply.value[int(request.query.get("offset", ["0"])[0]) :]
+        raw = reply.value if isinstance(reply.value, bytes) else json.dumps(reply.value).encode()
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    do_GET = do_POST = do_DELETE = do_PATCH = _serve
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Tests print nothing."""
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeAgent]:
+    """A fake agent that answers on a port of its own."""
+    fake = FakeAgent()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"agent": fake}))
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`cli("ls", "--json")`: the command line in this process, told where the fake agent is."""
+    monkeypatch.setenv("TZ", "UTC")
+
+    def run(*args: str, **more: Any) -> Result:
+        env = {"MESHCRON_URL": agent.url, "MESHCRON_TOKEN": TOKEN, **more.pop("env", {})}
+        return CliRunner().invoke(root, args, env=env, prog_name="meshcron", **more)
+
+    return run

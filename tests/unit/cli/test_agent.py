@@ -1,0 +1,132 @@
+"""up and recover: what of the command line reaches the agent, which itself is a stand-in here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from meshcron.config import KEYS, Config
+from meshcron.errors import DamagedStore, StartRefused
+
+
+class StandIn(ModuleType):
+    """In place of meshcron.main: remembers the configuration, ends as told."""
+
+    def __init__(self) -> None:
+        super().__init__("meshcron.main")
+        self.configs: list[Config] = []
+        self.ending: int | Exception = 0
+
+    def run(self, config: Config) -> int:
+        self.configs.append(config)
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        return self.ending
+
+    def salvage(self, config: Config) -> str:
+        self.configs.append(config)
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        return "12 entries kept, 3 set aside"
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    stand_in = StandIn()
+    monkeypatch.setitem(sys.modules, "meshcron.main", stand_in)
+    for variable in ("MESHCRON_URL", "MESHCRON_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    return stand_in
+
+
+def test_every_key_has_its_flag(cli: Any) -> None:
+    """The flags are the table's, each with its line of help."""
+    text = cli("up", "--help").stdout
+    assert [key.flag for key in KEYS.values() if key.flag not in text] == []
+
+
+def test_flags_reach_the_agent(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """Each kind of flag: a text, a number, a repeated one, a switch."""
+    result = cli(
+        *("up", "--name", "n1", "--data-dir", str(tmp_path), "--gate-port", "0", "--tag", "role=web", "--tag", "a=b"),
+        *("--join", "10.0.0.1", "--join", "h.example:99", "--no-mdns", "--http", "127.0.0.1:0", "--horizon", "2s"),
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    (config,) = main.configs
+    assert (config.name, config.data_dir, config.gate_port) == ("n1", tmp_path, 0)
+    assert config.tag == {"role": "web", "a": "b"}
+    assert [str(each) for each in config.join] == ["10.0.0.1:8946", "h.example:99"]
+    assert config.no_mdns is True
+    assert config.trust_lan is False
+    assert config.horizon_us == 2_000_000
+
+
+def test_the_alias(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """`meshcron agent` is `meshcron up`."""
+    assert cli("agent", "--data-dir", str(tmp_path)).exit_code == 0
+    assert len(main.configs) == 1
+
+
+def test_a_flag_beats_the_environment_beats_the_file(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """As config.py says; the command line takes nothing away from it."""
+    file = tmp_path / "m.toml"
+    file.write_text("slots = 1\npriority = 1\nexpect = 1\n", encoding="utf-8")
+    env = {"MESHCRON_SLOTS": "2", "MESHCRON_PRIORITY": "2", "MESHCRON_CONFIG": str(file)}
+    assert cli("up", "--slots", "3", env=env).exit_code == 0
+    (config,) = main.configs
+    assert (config.slots, config.priority, config.expect) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "words"),
+    [
+        (["--gate-port", "x"], {}, "--gate-port"),
+        (["--auth", "off", "--http", "0.0.0.0:80"], {}, "auth"),
+        ([], {"MESHCRON_GATE_PROT": "1"}, "MESHCRON_GATE_PORT"),
+        (["--config", "/does/not/exist.toml"], {}, "/does/not/exist.toml"),
+    ],
+)
+def test_what_config_refuses_is_one_line(cli: Any, main: StandIn, args: list[str], env: Any, words: str) -> None:
+    """A wrong value, values that do not go together, a misspelt variable, a missing file: no agent, one line."""
+    result = cli("up", *args, env=env)
+    assert result.exit_code in {1, 2}
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert main.configs == []
+
+
+@pytest.mark.parametrize(("ending", "code"), [(0, 0), (1, 1), (StartRefused("port 8946 is taken; choose another"), 1)])
+def test_up_ends_as_the_agent_ends(cli: Any, main: StandIn, ending: Any, code: int) -> None:
+    """The agent's exit code is the command's; a refused start is a line with its remedy."""
+    main.ending = ending
+    result = cli("up")
+    assert result.exit_code == code
+    expected = f"meshcron: {ending}\n" if isinstance(ending, Exception) else ""
+    assert result.stderr == expected
+
+
+def test_recover_says_how_first(cli: Any, main: StandIn) -> None:
+    """Without --salvage nothing is touched."""
+    result = cli("recover")
+    assert result.exit_code == 2
+    assert "meshcron recover --salvage" in result.stderr
+    assert main.configs == []
+
+
+def test_salvage_prints_what_was_done(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """What was kept and set aside, in the agent's own words."""
+    result = cli("recover", "--salvage", "--data-dir", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (0, "12 entries kept, 3 set aside\n")
+    assert main.configs[0].data_dir == tmp_path
+
+
+def test_a_salvage_that_is_refused(cli: Any, main: StandIn) -> None:
+    """An agent still runs there: code 1 and the line that says so."""
+    main.ending = DamagedStore("an agent runs on this data directory; stop it first")
+    result = cli("recover", "--salvage")
+    assert result.exit_code == 1
+    assert result.stderr == "meshcron: an agent runs on this data directory; stop it first\n"

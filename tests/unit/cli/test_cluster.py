@@ -1,0 +1,85 @@
+"""status and members."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def member(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "Name": name,
+        "Addr": "10.0.0.1",
+        "Port": 8947,
+        "Tags": {},
+        "Status": 1,
+        "voter": True,
+        "leader": False,
+        "version": "0.1.0",
+        "running": 0,
+        "clock_skew_ms": 3,
+        **more,
+    }
+
+
+def test_status_in_words(cli: Any, agent: Any) -> None:
+    """Who, where, how many, and whether it can take a write."""
+    agent.mesh = {"leader": "one", "term": 4, "jobs": 7, "cluster": "c1", "fingerprint": "ab", "encrypted": True}
+    agent.members = [member("one", leader=True, running=2), member("two", Status=4), member("three", voter=False)]
+    result = cli("status")
+    assert result.exit_code == 0
+    shown = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert shown == {
+        "agent": f"one (meshcron 0.1.0) at {agent.url}",
+        "state": "ready",
+        "leader": "one",
+        "term": "4",
+        "members": "3 (2 alive, 1 failed; 2 voters)",
+        "jobs": "7",
+        "running": "2",
+        "tags": "role=db",
+        "cluster": "c1",
+        "fingerprint": "ab",
+    }
+
+
+def test_status_without_a_leader(cli: Any, agent: Any) -> None:
+    """Not ready is an answer, not a failure, and is not waited for; warnings go to stderr."""
+    agent.mesh = {"leader": "", "paused": True, "encrypted": False, "warnings": ["the API is open"]}
+    error = {"code": "no_leader", "message": "no quorum: 1 of 3 voters", "hint": ""}
+    reply = type("R", (), {"status": 503, "value": {"error": error}, "headers": {}})()
+    agent.will_answer("GET", "/ready", reply)
+    result = cli("status")
+    assert result.exit_code == 0
+    assert "state       not ready: no quorum: 1 of 3 voters\n" in result.stdout
+    assert "leader      nobody\n" in result.stdout
+    assert "scheduling  paused" in result.stdout
+    assert result.stderr == "warning: the API is open\n"
+
+
+def test_status_json_adds_readiness(cli: Any, agent: Any) -> None:
+    """The API's status page, and whether it is ready."""
+    page = json.loads(cli("status", "--json").stdout)
+    assert page["agent"] == {"name": "one", "version": "0.1.0"}
+    assert page["ready"] is True
+
+
+def test_members(cli: Any, agent: Any) -> None:
+    """One line a member, by name; IPv6 in brackets, a clock that is off is said."""
+    agent.members = [
+        member("two", Status=4, voter=False, Addr="fe80::1", clock_skew_ms=-300, Tags={"role": "web"}),
+        member("one", leader=True, running=2),
+    ]
+    lines = [line.split() for line in cli("members").stdout.splitlines()]
+    assert lines == [
+        ["NAME", "STATE", "ROLE", "ADDRESS", "RUNNING", "CLOCK", "VERSION", "TAGS"],
+        ["one", "alive", "leader", "10.0.0.1:8947", "2", "ok", "0.1.0", "-"],
+        ["two", "failed", "agent", "[fe80::1]:8947", "0", "-300", "ms", "0.1.0", "role=web"],
+    ]
+
+
+def test_a_lonely_agent_is_told_how_to_get_company(cli: Any) -> None:
+    """One member: the next step, on stderr."""
+    result = cli("members")
+    assert "one agent only" in result.stderr
+    assert "meshcron key show --secret" in result.stderr

@@ -1,0 +1,155 @@
+"""history, output, kill."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from meshcron.cli.executions import OPEN, STATUSES
+from meshcron.model import Status
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def execution(ident: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": ident,
+        "job_name": "hello",
+        "run_id": "run-1",
+        "started_at": "2026-01-31T12:00:00Z",
+        "finished_at": "2026-01-31T12:00:01.5Z",
+        "scheduled_at": "2026-01-31T12:00:00Z",
+        "node_name": "one",
+        "attempt": 1,
+        "status": "success",
+        "reason": "",
+        "trigger": "schedule",
+        "exit_code": 0,
+        "signal": None,
+        "duration_ms": 1500,
+        "count": 1,
+        **more,
+    }
+
+
+@pytest.fixture(autouse=True)
+def a_job(agent: Any) -> None:
+    agent.jobs["hello"] = {"name": "hello", "status": ""}
+
+
+def rows(output: str) -> list[list[str]]:
+    """The cells of a table, split where two blanks or more stand."""
+    return [[cell for cell in line.replace("  ", "\0").split("\0") if cell] for line in output.splitlines()]
+
+
+def test_history_of_nothing(cli: Any) -> None:
+    """Nothing has run: stdout is empty, the person is told how to begin."""
+    result = cli("history")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing has run yet: meshcron run NAME\n")
+    assert cli("history", "hello").stderr == "nothing has run yet: meshcron run hello\n"
+    assert json.loads(cli("history", "--json").stdout) == []
+
+
+def test_history_shows_how_each_ended(cli: Any, agent: Any) -> None:
+    """One line an execution; what never started shows when it was due and why it did not."""
+    agent.executions = [
+        execution("3-one", status="failed", exit_code=7),
+        execution("2-one", status="timeout", exit_code=None, signal=15),
+        execution(
+            "1-none", status="skipped", started_at=NEVER, finished_at=NEVER, node_name="", exit_code=None, count=4,
+            reason="overlap", duration_ms=0,
+        ),
+    ]  # fmt: skip
+    result = cli("history", "--utc")
+    titles, *lines = [[cell.strip() for cell in row] for row in rows(result.stdout)]
+    assert titles == ["WHEN", "JOB", "AGENT", "STATE", "EXIT", "TOOK", "BY", "ID", "REASON"]
+    assert [line[0].split(" (")[0] for line in lines] == ["2026-01-31 12:00:00Z"] * 3
+    assert [line[1:] for line in lines] == [
+        ["hello", "one", "failed", "7", "1.5s", "schedule", "3-one", "-"],
+        ["hello", "one", "timeout", "signal 15", "1.5s", "schedule", "2-one", "-"],
+        ["hello", "-", "skipped", "-", "-", "schedule", "1-none", "overlap (4 ticks)"],
+    ]
+
+
+def test_history_asks_for_what_was_wanted(cli: Any, agent: Any) -> None:
+    """Filters and length are the agent's to apply: it may hold millions."""
+    cli("history", "hello", "-n", "5", "--status", "failed", "--agent", "two", "--since", "2030-01-01T00:00:00Z")
+    assert agent.requests[-1].path == "/v1/history"
+    assert agent.requests[-1].query == {
+        "job": ["hello"],
+        "status": ["failed"],
+        "agent": ["two"],
+        "_start": ["0"],
+        "_end": ["5"],
+        "since": ["2030-01-01T00:00:00Z"],
+        "output_size_limit": ["0"],
+    }
+
+
+def test_output_is_the_jobs_own_bytes(cli: Any, agent: Any) -> None:
+    """Of the last execution that had any, unchanged, also where it is no text."""
+    agent.executions = [execution("3-none", status="skipped"), execution("2-one"), execution("1-one")]
+    agent.outputs["2-one"] = b"\xff\x00\x1b[31mred\n no newline"
+    result = cli("output", "hello")
+    assert result.exit_code == 0
+    assert result.stdout_bytes == agent.outputs["2-one"]
+    agent.outputs["1-one"] = b"older\n"
+    assert cli("output", "hello", "1-one").stdout == "older\n"
+
+
+def test_output_follow_asks_to_follow(cli: Any, agent: Any) -> None:
+    """--follow is one long answer of the agent's."""
+    agent.executions = [execution("2-one", status="running")]
+    agent.outputs["2-one"] = b"so far\n"
+    assert cli("output", "hello", "--follow").stdout == "so far\n"
+    assert agent.requests[-1].query == {"offset": ["0"], "follow": ["true"]}
+
+
+def test_output_of_a_job_that_never_ran(cli: Any, agent: Any) -> None:
+    """There is nothing to print: code 3 and what to do."""
+    agent.executions = [execution("3-none", status="skipped")]
+    result = cli("output", "hello")
+    assert result.exit_code == 3
+    assert result.stderr == 'meshcron: "hello" has not run yet; meshcron run hello\n'
+
+
+def test_an_unknown_execution(cli: Any) -> None:
+    """A wrong ID is not a wrong job."""
+    result = cli("output", "hello", "9-x")
+    assert result.exit_code == 3
+    assert result.stderr == "meshcron: no execution named '9-x'; \"meshcron history\" lists the executions\n"
+
+
+def test_kill_ends_what_is_open(cli: Any, agent: Any) -> None:
+    """Without an ID all that is open of the job is killed, and nothing else."""
+    agent.executions = [
+        execution("4-one", status="running"),
+        execution("4-two", status="armed", node_name="two"),
+        execution("3-one"),
+    ]
+    result = cli("kill", "hello")
+    assert (result.exit_code, result.stdout) == (0, "killed 4-one\nkilled 4-two\n")
+    assert [each["status"] for each in agent.executions] == ["killed", "killed", "success"]
+
+
+def test_kill_one(cli: Any, agent: Any) -> None:
+    """With an ID only that one."""
+    agent.executions = [execution("4-one", status="running"), execution("4-two", status="running")]
+    assert cli("kill", "hello", "4-two").stdout == "killed 4-two\n"
+    assert [each["status"] for each in agent.executions] == ["running", "killed"]
+
+
+def test_kill_with_nothing_running(cli: Any, agent: Any) -> None:
+    """Nothing to kill is said, with code 3."""
+    agent.executions = [execution("3-one")]
+    result = cli("kill", "hello")
+    assert result.exit_code == 3
+    assert result.stderr == 'meshcron: nothing of "hello" is running; "meshcron history hello" shows what ran\n'
+
+
+def test_the_states_are_the_models() -> None:
+    """The words are repeated for a fast start; here they are held to the one place that defines them."""
+    assert set(STATUSES) == set(Status)
+    assert set(OPEN) == {status for status in Status if not status.final}

@@ -1,0 +1,219 @@
+"""run: starting a job, following it to its end, and the exit code that comes of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meshcron.cli import run
+from meshcron.cli.run import decisive, exit_code, pending
+from meshcron.cli.times import iso
+
+NEVER = "0001-01-01T00:00:00Z"
+NOON_S = 1_769_860_800.0
+"""2026-01-31T12:00:00Z."""
+
+
+def execution(ident: str = "1-one", **more: Any) -> dict[str, Any]:
+    return {
+        "id": ident,
+        "job_name": "hello",
+        "run_id": "run-1",
+        "started_at": "2026-01-31T11:59:00Z",
+        "finished_at": "2026-01-31T12:00:00Z",
+        "node_name": "one",
+        "attempt": 1,
+        "status": "success",
+        "reason": "",
+        "exit_code": 0,
+        "signal": None,
+        **more,
+    }
+
+
+def job(**more: Any) -> dict[str, Any]:
+    return {"name": "hello", "status": "running", "retries": 0, "retry_delay": "0s", "retry_backoff": 1.0, **more}
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stories need no time between two looks."""
+    monkeypatch.setattr(run, "LOOK_SECONDS", 0.0)
+
+
+def script(agent: Any, *looks: Callable[[], None]) -> None:
+    """What happens before each look at the run."""
+    agent.jobs["hello"] = job()
+    steps = iter(looks)
+
+    def step(_: Any) -> None:
+        next(steps, lambda: None)()
+
+    agent.on_look = step
+
+
+def test_run_answers_at_once(cli: Any, agent: Any) -> None:
+    """Without --wait nobody looks at the run; parameters are sent along."""
+    agent.jobs["hello"] = job()
+    result = cli("run", "hello", "--env", "A=1", "--env", "B=x=y")
+    assert result.exit_code == 0
+    assert result.stdout == '"hello" was started; meshcron output hello -f shows what it writes\n'
+    assert agent.requests[-1].body == {"env": {"A": "1", "B": "x=y"}}
+
+
+def test_run_json_has_the_run_id(cli: Any, agent: Any) -> None:
+    """The header of the answer is part of what programs get."""
+    agent.jobs["hello"] = job()
+    assert json.loads(cli("run", "hello", "--json").stdout)["run_id"] == "run-1"
+
+
+def test_wait_streams_and_ends_as_the_job(cli: Any, agent: Any) -> None:
+    """Output appears piece by piece, each piece once, and the code is the job's own."""
+    script(
+        agent,
+        lambda: agent.executions.append(execution(status="armed", started_at=NEVER, exit_code=None)),
+        lambda: agent.executions[0].update(status="running", started_at="2026-01-31T11:59:00Z"),
+        lambda: agent.outputs.update({"1-one": b"first\n"}),
+        lambda: agent.outputs.update({"1-one": b"first\nsecond\n"}),
+        lambda: agent.executions[0].update(status="failed", exit_code=7),
+    )
+    result = cli("run", "hello", "--wait")
+    assert result.stdout == "first\nsecond\n"
+    assert result.stderr == "one: failed, attempt 1\n"
+    assert result.exit_code == 7
+    offsets = [each.query["offset"] for each in agent.requests if each.path.endswith("/output")]
+    assert offsets == [["0"], ["0"], ["6"], ["13"]]
+
+
+def test_wait_waits_while_the_run_is_queued(cli: Any, agent: Any) -> None:
+    """A run behind another one of its job has no execution yet; that is no error."""
+    script(
+        agent,
+        lambda: None,
+        lambda: agent.executions.append(execution()),
+    )
+    assert cli("run", "hello", "--wait").exit_code == 0
+
+
+def test_a_run_that_is_gone_is_an_error(cli: Any, agent: Any) -> None:
+    """Nothing of the job is open and the agent knows no such run: waiting on would be for ever."""
+    agent.jobs["hello"] = job(status="")
+    assert cli("run", "hello", "--wait").exit_code == 3
+
+
+def test_several_agents_share_no_line(cli: Any, agent: Any) -> None:
+    """Lines of several agents carry their names, and a half line waits for its other half."""
+    script(
+        agent,
+        lambda: agent.executions.extend(
+            [execution(status="running"), execution("1-two", node_name="two", status="running")]
+        ),
+        lambda: agent.outputs.update({"1-one": b"from one\nhal", "1-two": b"from two"}),
+        lambda: (
+            agent.outputs.update({"1-one": b"from one\nhalf\n"}),
+            agent.executions[0].update(status="success"),
+            agent.executions[1].update(status="failed", exit_code=3),
+        ),
+    )
+    result = cli("run", "hello", "--wait")
+    assert result.stdout == "one: from one\none: half\ntwo: from two\n"
+    assert result.exit_code == 3
+
+
+def test_a_retry_that_succeeds_is_a_success(cli: Any, agent: Any) -> None:
+    """The last attempt decides: after a failed first one the command waits for the second."""
+    finished = iso(time.time_ns() // 1000)
+    script(
+        agent,
+        lambda: agent.executions.append(execution(status="failed", exit_code=1, finished_at=finished)),
+        lambda: None,
+        lambda: agent.executions.append(execution("2-one", attempt=2)),
+    )
+    agent.jobs["hello"] |= {"retries": 1}
+    result = cli("run", "hello", "--wait")
+    assert result.exit_code == 0
+    assert result.stderr == "one: failed, attempt 1\n"
+
+
+def test_wait_json_prints_the_decisive_executions(cli: Any, agent: Any) -> None:
+    """For programs: no output in between, the executions at the end, the same exit code."""
+    script(agent, lambda: agent.executions.append(execution(status="timeout", exit_code=None, signal=15)))
+    result = cli("run", "hello", "--wait", "--json")
+    assert [each["id"] for each in json.loads(result.stdout)] == ["1-one"]
+    assert result.exit_code == 124
+
+
+def test_an_interrupt_ends_the_watching_only(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C: code 130; the run goes on, and the person is told how to see or end it."""
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    script(agent, lambda: agent.executions.append(execution(status="running")))
+    monkeypatch.setattr(run.time, "sleep", interrupted)
+    result = cli("run", "hello", "--wait")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        'meshcron: "hello" runs on; meshcron output hello -f shows it, meshcron kill hello ends it\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ({"status": "success", "exit_code": 0}, 0),
+        ({"status": "success", "exit_code": 3}, 0),
+        ({"status": "failed", "exit_code": 3}, 3),
+        ({"status": "failed", "exit_code": 0}, 1),
+        ({"status": "failed", "exit_code": None}, 1),
+        ({"status": "failed", "exit_code": None, "signal": 11}, 139),
+        ({"status": "killed", "exit_code": None, "signal": 9}, 137),
+        ({"status": "killed", "exit_code": None}, 1),
+        ({"status": "timeout", "exit_code": None, "signal": 15}, 124),
+        ({"status": "lost", "exit_code": None}, 1),
+        ({"status": "skipped", "exit_code": None}, 1),
+    ],
+)
+def test_exit_codes(ending: dict[str, Any], code: int) -> None:
+    """What the shell gets for each way to end."""
+    assert exit_code([execution(**ending)]) == code
+
+
+def test_of_several_the_first_failure_counts() -> None:
+    """One bad agent among good ones is a failure."""
+    assert (
+        exit_code([execution(), execution(status="failed", exit_code=4), execution(status="failed", exit_code=5)]) == 4
+    )
+
+
+def test_decisive_are_those_without_a_later_attempt() -> None:
+    """On the same agent its own second attempt stands for the first; with retry_on other, another agent's does."""
+    first = [execution("1-one", status="failed"), execution("1-two", node_name="two", status="failed")]
+    again = execution("2-two", node_name="two", attempt=2)
+    assert [each["id"] for each in decisive([again, *first])] == ["1-one", "2-two"]
+    elsewhere = execution("2-three", node_name="three", attempt=2)
+    assert [each["id"] for each in decisive([*first, elsewhere])] == ["1-two", "2-three"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "after_s", "expected"),
+    [
+        ({"status": "armed"}, 1000.0, True),
+        ({"status": "success"}, 0.0, False),
+        ({"status": "failed", "attempt": 1}, 1.0, True),
+        ({"status": "failed", "attempt": 1}, 14.9, True),
+        ({"status": "failed", "attempt": 1}, 15.1, False),
+        ({"status": "timeout", "attempt": 2}, 24.9, True),
+        ({"status": "failed", "attempt": 3}, 1.0, False),
+        ({"status": "killed", "attempt": 1}, 1.0, False),
+        ({"status": "lost", "attempt": 1}, 1.0, False),
+    ],
+)
+def test_pending(ending: dict[str, Any], after_s: float, expected: bool) -> None:
+    """Another attempt is waited for as long as the job's delay, its backoff and a grace of 5 s say."""
+    asked = job(retries=2, retry_delay="10s", retry_backoff=2.0)
+    assert pending(execution(**ending), asked, NOON_S + after_s) is expected
