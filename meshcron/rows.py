@@ -81,7 +81,7 @@ class OwedRow(Struct, frozen=True, array_like=True):
 
     key: str
     uid: int
-    kind: Literal["retry", "child", "queued", "replace"]
+    kind: Literal["retry", "child", "queued", "replace", "join"]
     run_id: str
     attempt: int
     trigger: str

@@ -72,13 +72,6 @@ class ForgetProcess(Struct, frozen=True):
     after: int = 0
 
 
-class DropOutput(Struct, frozen=True):
-    """The records are pruned: remove what the agent keeps of these executions."""
-
-    execution_ids: tuple[str, ...]
-    after: int = 0
-
-
 class Alarm(Struct, frozen=True):
     """Tell the operator. `code` is a stable word, `text` a sentence with the remedy."""
 
@@ -93,5 +86,5 @@ class Halt(Struct, frozen=True):
 
 
 Effect = (
-    Persist | Send | Answer | StartProcess | AdoptProcess | SignalProcess | ForgetProcess | DropOutput | Alarm | Halt
+    Persist | Send | Answer | StartProcess | AdoptProcess | SignalProcess | ForgetProcess | Alarm | Halt
 )

@@ -118,6 +118,15 @@ class Ledger:
         if isinstance(self.role, Leader) and self._durable_index >= self.role.first_index:
             self.commit_index = self._durable_index
 
+    @property
+    def syncing(self) -> bool:
+        """True while entries of ours are on their way to the disk: a good moment to gather more."""
+        return bool(self._unsynced)
+
+    def waiting_entries(self) -> list[Entry]:
+        """Entries in the log that are not applied yet."""
+        return [committed.entry for committed in self._pending]
+
     def has_committed(self) -> bool:
         """True while `take_committed` has something to give."""
         return bool(self._pending) and self._pending[0].index <= self.commit_index

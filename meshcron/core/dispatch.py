@@ -1,0 +1,238 @@
+"""Leader: the orders of open executions, repeated until acknowledged, and the stops (PROTOCOL 6)."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+
+from msgspec import Struct
+
+from meshcron import entries
+from meshcron.core.clocks import ClusterClock
+from meshcron.core.effects import Send
+from meshcron.core.runner import spec_digest
+from meshcron.core.state import State
+from meshcron.core.turn import Turn
+from meshcron.messages import (
+    Fence,
+    Order,
+    ResultAck,
+    ResultItem,
+    Run,
+    RunAck,
+    Stop,
+    StopAck,
+    StopItem,
+)
+from meshcron.model import Execution, Job, Spec, Status
+
+RESEND_MIN_US = 50_000
+"""First repetition of an order, and the least between two (PROTOCOL 6)."""
+
+RESEND_MAX_US = 5_000_000
+
+ORDERS_PER_MESSAGE = 200
+"""Orders grouped into one Run: at about 400 bytes each well under the 512 KiB of a message (PROTOCOL 5)."""
+
+
+class Pending(Struct):
+    """An order or a stop that nobody has answered yet."""
+
+    execution_id: str
+    node_id: str
+    delay_us: int
+    stop: bool
+
+
+def spec_of(job: Job, uid: int, revision: int) -> Spec:
+    """The part of a definition that reaches a process."""
+    return Spec(
+        uid=uid,
+        revision=revision,
+        job=job.name,
+        command=job.command,
+        shell=job.shell,
+        env=job.env,
+        cwd=job.cwd,
+        run_as_user=job.run_as_user,
+        payload=job.payload,
+        success_exit_codes=job.success_exit_codes,
+        nice=job.nice,
+        limits=job.limits,
+    )
+
+
+class Dispatch:
+    """What the leader still waits for an answer to. Lost with the leadership: a new leader sends all again."""
+
+    def __init__(self, state: State, clock: ClusterClock) -> None:
+        self._state = state
+        self._clock = clock
+        self._fence = Fence()
+        self._pending: dict[tuple[str, bool], Pending] = {}
+        self._resend: list[tuple[int, str, bool]] = []
+        self._specs: dict[tuple[int, int], tuple[str, Spec]] = {}
+
+    def lead(self, fence: Fence, turn: Turn) -> None:
+        """Take over: every open execution is ordered again, by its id at most one process starts."""
+        self._fence = fence
+        self._pending.clear()
+        self._resend.clear()
+        self.opened(list(self._state.open.values()), turn)
+        self.stopping([execution for execution in self._state.open.values() if execution.stop], turn)
+
+    # ---- what was committed -----------------------------------------------------------------------------------------
+
+    def opened(self, executions: list[Execution], turn: Turn) -> None:
+        """Order new executions at once: the intent is committed."""
+        wanted = [execution for execution in executions if not execution.stop]
+        for execution in wanted:
+            self._expect(execution, stop=False, turn=turn)
+        self._send_orders(wanted, turn, with_specs=False)
+
+    def stopping(self, executions: list[Execution], turn: Turn) -> None:
+        """Ask the agents to stop or kill; the order of the same execution is not repeated any more."""
+        for execution in executions:
+            self._pending.pop((execution.id, False), None)
+            self._expect(execution, stop=True, turn=turn)
+        self._send_stops(executions, turn)
+
+    def closed(self, executions: list[Execution]) -> None:
+        """Final: nothing more to wait for."""
+        for execution in executions:
+            self._pending.pop((execution.id, False), None)
+            self._pending.pop((execution.id, True), None)
+            if (execution.uid, execution.revision) in self._specs and not self._state.open:
+                self._specs.clear()
+
+    def _expect(self, execution: Execution, *, stop: bool, turn: Turn) -> None:
+        to_due_us = self._clock.boot_us(execution.due_cluster_us) - turn.now.boot_us
+        delay_us = max(RESEND_MIN_US, min(RESEND_MAX_US, to_due_us // 4))
+        self._pending[execution.id, stop] = Pending(execution.id, execution.node_id, delay_us, stop)
+        heapq.heappush(self._resend, (turn.now.boot_us + delay_us, execution.id, stop))
+
+    # ---- messages out -----------------------------------------------------------------------------------------------
+
+    def _send_orders(self, executions: list[Execution], turn: Turn, *, with_specs: bool) -> None:
+        by_node: dict[str, list[Execution]] = defaultdict(list)
+        for execution in executions:
+            by_node[execution.node_id].append(execution)
+        for node_id, theirs in by_node.items():
+            for at in range(0, len(theirs), ORDERS_PER_MESSAGE):
+                some = theirs[at : at + ORDERS_PER_MESSAGE]
+                orders = tuple(self._order(execution) for execution in some)
+                specs = {one.uid: self._spec(one)[1] for one in some} if with_specs else {}
+                cluster_us = self._clock.cluster_us(turn.now)
+                turn.at_once(Send(node_id, Run(self._fence, cluster_us, orders, tuple(specs.values()))))
+
+    def _order(self, execution: Execution) -> Order:
+        job = self._job(execution)
+        return Order(
+            execution_id=execution.id,
+            uid=execution.uid,
+            revision=execution.revision,
+            digest=self._spec(execution)[0],
+            run_id=execution.run_id,
+            attempt=execution.attempt,
+            scheduled_wall_us=execution.scheduled_wall_us,
+            due_cluster_us=execution.due_cluster_us,
+            start_by_cluster_us=execution.start_by_cluster_us,
+            wait_until_cluster_us=execution.due_cluster_us + job.start_deadline_us,
+            timeout_us=job.timeout_us,
+            env=execution.env,
+        )
+
+    def _job(self, execution: Execution) -> Job:
+        job = self._state.definition(execution.uid, execution.revision)
+        assert job is not None, f"no definition for open execution {execution.id}"  # the catalog keeps them
+        return job
+
+    def _spec(self, execution: Execution) -> tuple[str, Spec]:
+        key = execution.uid, execution.revision
+        if key not in self._specs:
+            spec = spec_of(self._job(execution), *key)
+            self._specs[key] = spec_digest(spec), spec
+        return self._specs[key]
+
+    def _send_stops(self, executions: list[Execution], turn: Turn) -> None:
+        by_node: dict[str, list[StopItem]] = defaultdict(list)
+        for execution in executions:
+            by_node[execution.node_id].append(
+                StopItem(
+                    execution_id=execution.id,
+                    kill=execution.stop == "kill",
+                    start_by_cluster_us=execution.start_by_cluster_us,
+                )
+            )
+        for node_id, items in by_node.items():
+            for at in range(0, len(items), ORDERS_PER_MESSAGE):
+                some = tuple(items[at : at + ORDERS_PER_MESSAGE])
+                turn.at_once(Send(node_id, Stop(self._fence, self._clock.cluster_us(turn.now), some)))
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def run_ack(self, message: RunAck, turn: Turn) -> list[ResultItem]:
+        """An agent's answers. Returns the outcomes that they decide."""
+        decided: list[ResultItem] = []
+        need_spec: list[Execution] = []
+        for ack in message.acks:
+            execution = self._state.open.get(ack.execution_id)
+            if execution is None or ack.state in ("stale", "not_now"):
+                continue
+            if ack.state == "need_spec":
+                need_spec.append(execution)
+                continue
+            self._pending.pop((ack.execution_id, False), None)
+            if ack.state == "late" or (ack.state == "known" and ack.known == "late"):
+                decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="late"))
+            elif ack.state == "refused":
+                decided.append(ResultItem(execution_id=ack.execution_id, kind="failed", reason=ack.why))
+            elif ack.state == "known" and ack.known == "stopped":
+                decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="stopped"))
+        self._send_orders(need_spec, turn, with_specs=True)
+        return decided
+
+    def stop_ack(self, message: StopAck) -> list[ResultItem]:
+        """What stops met: what had not started is `skipped: stopped`; of the rest the outbox will tell."""
+        decided: list[ResultItem] = []
+        for item in message.items:
+            self._pending.pop((item.execution_id, True), None)
+            if item.state == "not_started" and item.execution_id in self._state.open:
+                decided.append(ResultItem(execution_id=item.execution_id, kind="skipped", reason="stopped"))
+        return decided
+
+    def results_applied(self, entry: entries.Results, turn: Turn) -> None:
+        """Outcomes are committed: the outbox they came from may forget them."""
+        if entry.sender:
+            ids = tuple(item.execution_id for item in entry.items)
+            turn.after_writes(Send(entry.sender, ResultAck(ids, self._clock.cluster_us(turn.now))))
+
+    # ---- repetition -------------------------------------------------------------------------------------------------
+
+    def next_wakeup(self) -> int | None:
+        """On the suspend-counting clock: the next repetition."""
+        while self._resend and (self._resend[0][1], self._resend[0][2]) not in self._pending:
+            heapq.heappop(self._resend)
+        return self._resend[0][0] if self._resend else None
+
+    def woke(self, turn: Turn) -> None:
+        """Repeat what nobody answered, each time after twice as long."""
+        orders: list[Execution] = []
+        stops: list[Execution] = []
+        while self._resend and self._resend[0][0] <= turn.now.boot_us and len(orders) < ORDERS_PER_MESSAGE:
+            _, execution_id, stop = heapq.heappop(self._resend)
+            pending = self._pending.get((execution_id, stop))
+            execution = self._state.open.get(execution_id)
+            if pending is None or execution is None:
+                continue
+            pending.delay_us = min(RESEND_MAX_US, pending.delay_us * 2)
+            heapq.heappush(self._resend, (turn.now.boot_us + pending.delay_us, execution_id, stop))
+            (stops if stop else orders).append(execution)
+        self._send_orders(orders, turn, with_specs=False)
+        self._send_stops(stops, turn)
+
+    def check(self) -> None:
+        """Every open execution that is armed and unanswered is waited for by an id we know."""
+        for execution_id, _ in self._pending:
+            assert execution_id in self._state.open, f"{execution_id} is waited for and not open"
+        assert all(execution.status is not Status.SUCCESS for execution in self._state.open.values())

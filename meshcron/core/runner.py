@@ -1,0 +1,467 @@
+"""Every agent: accept an order once, start it at its time, report until acknowledged (PROTOCOL 6, Runner).
+
+At most one process starts for an execution id (P1): an id is written down before it is acknowledged, `starting` is
+durable before the spawn, and a row is forgotten only when its result is acknowledged and no copy of its order can be
+accepted any more (start_by <= the durable mark of cluster time).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import deque
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from meshcron.core.effects import AdoptProcess, ForgetProcess, Send, SignalProcess, StartProcess
+from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
+from meshcron.core.turn import Turn
+from meshcron.messages import (
+    Ack,
+    AckState,
+    Fence,
+    Order,
+    Result,
+    ResultAck,
+    ResultItem,
+    Run,
+    RunAck,
+    StartedItem,
+    StartedReport,
+    Stop,
+    StopAck,
+    StopAckItem,
+)
+from meshcron.model import SECOND_US, Launch, Spec
+from meshcron.rows import Drop, Loaded, MarkRow, SeenRow, SpecRow
+
+GRACE_US = 10 * SECOND_US
+"""Between TERM and KILL (PROTOCOL 6)."""
+
+STARTS_PER_TURN = 64
+"""How many processes one event may start, so that no turn of the loop takes over 20 ms (PROTOCOL 8)."""
+
+RESEND_US = SECOND_US
+"""How long an outcome waits for its acknowledgement before it is sent again."""
+
+FORGET_EVERY_US = SECOND_US
+"""How often acknowledged rows are looked through for those that may be forgotten."""
+
+TICKS_PER_SECOND = 100
+"""The kernel's unit of a process's start time (USER_HZ, fixed at 100 on Linux for user space)."""
+
+SeenState = Literal["accepted", "waiting", "starting", "running", "ended", "late", "refused", "stopped"]
+DEAD: frozenset[SeenState] = frozenset({"ended", "late", "refused", "stopped"})
+
+
+class Seen(Struct):
+    """What this agent knows of one execution."""
+
+    execution_id: str
+    state: SeenState
+    session: int
+    start_by_cluster_us: int
+    pid: int = 0
+    process_start: int = 0
+    started_wall_us: int = 0
+    acknowledged: bool = False
+    order: Order | None = None
+    result: ResultItem | None = None
+    ending_as: Literal["", "timeout", "killed"] = ""
+    sent_boot_us: int = 0
+
+    def row(self) -> SeenRow:
+        """As it is written down."""
+        return SeenRow(
+            self.execution_id,
+            self.state,
+            self.session,
+            self.start_by_cluster_us,
+            self.pid,
+            self.process_start,
+            self.started_wall_us,
+            self.acknowledged,
+            msgspec.json.encode(self.order).decode() if self.order else "",
+            msgspec.json.encode(self.result).decode() if self.result else "",
+        )
+
+    @staticmethod
+    def from_row(row: SeenRow) -> Seen:
+        """As an earlier session wrote it down."""
+        return Seen(
+            row.execution_id,
+            row.state,  # type: ignore[arg-type] # our own rows
+            row.session,
+            row.start_by_cluster_us,
+            row.pid,
+            row.process_start,
+            row.started_wall_us,
+            row.acknowledged,
+            msgspec.json.decode(row.order, type=Order) if row.order else None,
+            msgspec.json.decode(row.result, type=ResultItem) if row.result else None,
+        )
+
+
+def spec_digest(spec: Spec) -> str:
+    """The name under which an agent keeps a Spec."""
+    return hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:32]
+
+
+class Runner:
+    """The executions of this agent. `leader` is whom results go to."""
+
+    def __init__(self, node_id: str, agent: str, session: int, slots: int, loaded: Loaded) -> None:
+        self._node_id = node_id
+        self._agent = agent
+        self._session = session
+        self._slots = slots
+        self._specs = {row.digest: msgspec.json.decode(row.spec, type=Spec) for row in loaded.specs}
+        self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}
+        self._fence = Fence(loaded.mark.generation, loaded.mark.term)
+        self._mark_cluster_us = loaded.mark.cluster_us
+        self._leader = ""
+        self._anchor: tuple[int, int] | None = None
+        """Boot and cluster time of the fastest stamp heard in this session: None until a leader was heard."""
+        self._due: list[tuple[int, str]] = []
+        self._waiting: deque[str] = deque()
+        self._busy = 0
+        self._deadlines: list[tuple[int, str, bool]] = []
+        self._outbox: dict[str, Seen] = {}
+        self._outbox_boot_us = 0
+        self._forgettable: list[tuple[int, str]] = []
+        self._forgot_boot_us = 0
+        self.more = False
+
+    def resume(self, turn: Turn) -> None:
+        """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest."""
+        for seen in self._seen.values():
+            if seen.state in ("starting", "running"):
+                self._busy += 1
+                turn.at_once(AdoptProcess(seen.execution_id, seen.pid, seen.process_start))
+            elif seen.state in ("accepted", "waiting") and seen.order:
+                seen.state = "accepted"
+                heapq.heappush(self._due, (seen.order.due_cluster_us, seen.execution_id))
+            elif seen.result and not seen.acknowledged:
+                self._outbox[seen.execution_id] = seen
+            elif seen.acknowledged:
+                heapq.heappush(self._forgettable, (seen.start_by_cluster_us, seen.execution_id))
+
+    # ---- time -------------------------------------------------------------------------------------------------------
+
+    def _hear(self, sender: str, cluster_us: int, turn: Turn) -> None:
+        """A leader's stamp: the fastest one maps cluster time to our own clock."""
+        self._leader = sender
+        boot_us = turn.now.boot_us
+        if self._anchor is None or cluster_us - boot_us > self._anchor[1] - self._anchor[0]:
+            self._anchor = boot_us, cluster_us
+
+    def _cluster_us(self, boot_us: int) -> int:
+        if self._anchor is None:
+            return self._mark_cluster_us
+        return self._anchor[1] + boot_us - self._anchor[0]
+
+    def next_wakeup(self) -> int | None:
+        """On the suspend-counting clock: the next fire time, deadline or resend."""
+        wishes: list[int] = []
+        if self._anchor is not None and self._due:
+            wishes.append(self._due[0][0] - self._anchor[1] + self._anchor[0])
+        if self._deadlines:
+            wishes.append(self._deadlines[0][0])
+        if self._outbox and self._leader:
+            wishes.append(self._outbox_boot_us + RESEND_US)
+        if self._anchor is not None and self._forgettable:
+            forgettable_boot_us = self._forgettable[0][0] - self._anchor[1] + self._anchor[0]
+            wishes.append(max(forgettable_boot_us, self._forgot_boot_us + FORGET_EVERY_US))
+        if self.more:
+            wishes.append(0)
+        return min(wishes, default=None)
+
+    def woke(self, turn: Turn) -> None:
+        """Whatever is due by now."""
+        self.more = False
+        self._fire(turn)
+        self._pass_deadlines(turn)
+        if self._outbox and turn.now.boot_us >= self._outbox_boot_us + RESEND_US:
+            self._send_outbox(turn)
+        self._forget_old(turn)
+
+    # ---- orders -----------------------------------------------------------------------------------------------------
+
+    def run(self, sender: str, message: Run, turn: Turn) -> None:
+        """Orders from a leader: write each down, then acknowledge."""
+        if message.fence < self._fence:
+            stale = tuple(Ack(execution_id=order.execution_id, state="stale") for order in message.orders)
+            turn.at_once(Send(sender, RunAck(self._fence, stale)))
+            return
+        self._obey(message.fence, turn)
+        self._hear(sender, message.cluster_us, turn)
+        given = {spec_digest(spec): spec for spec in message.specs}
+        acks = tuple(self._accept(order, given, turn) for order in message.orders)
+        turn.after_writes(Send(sender, RunAck(self._fence, acks)))
+        self._fire(turn)
+
+    def _obey(self, fence: Fence, turn: Turn) -> None:
+        if fence > self._fence:
+            self._fence = fence
+            turn.write(self._mark_row())
+
+    def _mark_row(self) -> MarkRow:
+        return MarkRow(self._mark_cluster_us, self._fence.generation, self._fence.term)
+
+    def _accept(self, order: Order, given: dict[str, Spec], turn: Turn) -> Ack:
+        seen = self._seen.get(order.execution_id)
+        if seen is not None:
+            return Ack(execution_id=order.execution_id, state="known", known=seen.state)
+        if order.start_by_cluster_us <= self._mark_cluster_us:
+            return self._decline(order, "late", turn)
+        if order.start_by_cluster_us <= self._cluster_us(turn.now.boot_us):
+            return self._decline(order, "late", turn)
+        if order.digest not in self._specs:
+            if order.digest not in given:
+                return Ack(execution_id=order.execution_id, state="need_spec")
+            self._specs[order.digest] = given[order.digest]
+            turn.write(SpecRow(order.digest, msgspec.json.encode(given[order.digest]).decode()))
+        self._remember(
+            Seen(order.execution_id, "accepted", self._session, order.start_by_cluster_us, order=order), turn
+        )
+        heapq.heappush(self._due, (order.due_cluster_us, order.execution_id))
+        return Ack(execution_id=order.execution_id, state="accepted")
+
+    def _decline(self, order: Order, state: Literal["late"], turn: Turn) -> Ack:
+        answer: AckState = state
+        self._remember(
+            Seen(order.execution_id, state, self._session, order.start_by_cluster_us, acknowledged=True), turn
+        )
+        heapq.heappush(self._forgettable, (order.start_by_cluster_us, order.execution_id))
+        return Ack(execution_id=order.execution_id, state=answer)
+
+    def _remember(self, seen: Seen, turn: Turn) -> None:
+        self._seen[seen.execution_id] = seen
+        turn.write(seen.row())
+
+    # ---- starting ---------------------------------------------------------------------------------------------------
+
+    def _fire(self, turn: Turn) -> None:
+        """Start what is due, as many as there are slots; the rest waits in the order of its due times."""
+        if self._anchor is None:
+            return
+        cluster_us = self._cluster_us(turn.now.boot_us)
+        while self._due and self._due[0][0] <= cluster_us:
+            self._waiting.append(heapq.heappop(self._due)[1])
+        started = 0
+        while self._waiting and self._busy < self._slots and started < STARTS_PER_TURN:
+            seen = self._seen.get(self._waiting.popleft())
+            if seen is None or seen.state != "accepted" or seen.order is None:
+                continue
+            self._start(seen, seen.order, cluster_us, turn)
+            started += 1
+        self.more = bool(self._waiting) and self._busy < self._slots
+
+    def _start(self, seen: Seen, order: Order, cluster_us: int, turn: Turn) -> None:
+        # After a restart start_by holds again; in the session that accepted it an execution may wait for a slot.
+        same = seen.session == self._session
+        until = max(order.start_by_cluster_us, order.wait_until_cluster_us) if same else order.start_by_cluster_us
+        if cluster_us >= until:
+            why = "late: no free slot in time" if same else "late: the agent was away"
+            self._finish(seen, ResultItem(execution_id=seen.execution_id, kind="skipped", reason=why), turn)
+            return
+        seen.state = "starting"
+        self._busy += 1
+        turn.write(seen.row())
+        turn.after_writes(StartProcess(self._launch(order)))
+
+    def _launch(self, order: Order) -> Launch:
+        spec = self._specs[order.digest]
+        scheduled = datetime.fromtimestamp(order.scheduled_wall_us // SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        env = {
+            **(spec.env or {}),
+            **(order.env or {}),
+            "MESHCRON_JOB": spec.job,
+            "MESHCRON_RUN": order.run_id,
+            "MESHCRON_EXECUTION": order.execution_id,
+            "MESHCRON_SCHEDULED_AT": scheduled,
+            "MESHCRON_ATTEMPT": str(order.attempt),
+            "MESHCRON_AGENT": self._agent,
+        }
+        return Launch(
+            execution_id=order.execution_id,
+            command=spec.command,
+            shell=spec.shell,
+            env=env,
+            cwd=spec.cwd,
+            run_as_user=spec.run_as_user,
+            payload=spec.payload,
+            nice=spec.nice,
+            limits=spec.limits,
+        )
+
+    # ---- what processes do ------------------------------------------------------------------------------------------
+
+    def process_started(self, event: ProcessStarted, turn: Turn) -> None:
+        """Write the pid down, so that a restarted agent finds the process; tell the leader, waiting for nothing."""
+        seen = self._seen.get(event.execution_id)
+        if seen is None or seen.state not in ("starting", "running"):
+            return
+        seen.state, seen.pid, seen.process_start = "running", event.pid, event.process_start
+        seen.started_wall_us = seen.started_wall_us or event.started_wall_us
+        turn.write(seen.row())
+        if seen.order and seen.order.timeout_us:
+            started_boot_us = min(turn.now.boot_us, event.process_start * SECOND_US // TICKS_PER_SECOND)
+            heapq.heappush(self._deadlines, (started_boot_us + seen.order.timeout_us, seen.execution_id, False))
+        if self._leader:
+            report = StartedReport((StartedItem(seen.execution_id, seen.started_wall_us),))
+            turn.at_once(Send(self._leader, report))
+
+    def process_not_started(self, event: ProcessNotStarted, turn: Turn) -> None:
+        """Nothing ran, for certain."""
+        self._ended(
+            event.execution_id, ResultItem(execution_id=event.execution_id, kind="failed", reason=event.why), turn
+        )
+
+    def process_ended(self, event: ProcessEnded, turn: Turn) -> None:
+        """Judge how it ended."""
+        seen = self._seen.get(event.execution_id)
+        if seen is None or seen.order is None:
+            return
+        seen.started_wall_us = seen.started_wall_us or event.started_wall_us
+        codes = self._specs[seen.order.digest].success_exit_codes
+        success = event.ending.exit_code is not None and event.ending.exit_code in codes
+        item = ResultItem(
+            execution_id=event.execution_id,
+            kind=seen.ending_as or "ended",
+            reason="" if seen.ending_as or success else _why_failed(event),
+            started_wall_us=seen.started_wall_us,
+            success=success and not seen.ending_as,
+            ending=event.ending,
+        )
+        self._ended(event.execution_id, item, turn)
+
+    def process_lost(self, event: ProcessLost, turn: Turn) -> None:
+        """No process and no status: its fate is unknown."""
+        self._ended(
+            event.execution_id, ResultItem(execution_id=event.execution_id, kind="lost", reason=event.why), turn
+        )
+
+    def _ended(self, execution_id: str, item: ResultItem, turn: Turn) -> None:
+        seen = self._seen.get(execution_id)
+        if seen is None or seen.state in DEAD:
+            return
+        self._busy -= 1
+        self._finish(seen, item, turn)
+        self._fire(turn)
+
+    def _finish(self, seen: Seen, item: ResultItem, turn: Turn) -> None:
+        """Into the durable outbox, then to the leader."""
+        seen.state, seen.result = "ended", item
+        turn.write(seen.row())
+        self._outbox[seen.execution_id] = seen
+        if self._leader:
+            if len(self._outbox) == 1:
+                self._outbox_boot_us = turn.now.boot_us
+            turn.after_writes(Send(self._leader, Result((item,))))
+
+    def _send_outbox(self, turn: Turn) -> None:
+        self._outbox_boot_us = turn.now.boot_us
+        if self._leader:
+            items = tuple(seen.result for seen in list(self._outbox.values())[:STARTS_PER_TURN] if seen.result)
+            turn.after_writes(Send(self._leader, Result(items)))
+
+    def result_ack(self, sender: str, message: ResultAck, turn: Turn) -> None:
+        """Committed: the outbox forgets, the row stays until no copy of its order can be accepted."""
+        self._hear(sender, message.cluster_us, turn)
+        for execution_id in message.execution_ids:
+            seen = self._seen.get(execution_id)
+            if seen is None or seen.acknowledged:
+                continue
+            self._outbox.pop(execution_id, None)
+            seen.acknowledged = True
+            seen.result = None
+            seen.order = None
+            turn.write(seen.row())
+            turn.after_writes(ForgetProcess(execution_id))
+            heapq.heappush(self._forgettable, (seen.start_by_cluster_us, execution_id))
+
+    def _forget_old(self, turn: Turn) -> None:
+        cluster_us = self._cluster_us(turn.now.boot_us)
+        if not self._forgettable or self._forgettable[0][0] > cluster_us:
+            return
+        if turn.now.boot_us < self._forgot_boot_us + FORGET_EVERY_US:
+            return
+        self._forgot_boot_us = turn.now.boot_us
+        old: list[str] = []
+        while self._forgettable and self._forgettable[0][0] <= cluster_us:
+            old.append(heapq.heappop(self._forgettable)[1])
+            self._seen.pop(old[-1], None)
+        # The mark goes into the same transaction: what is forgotten can never be accepted again (P1).
+        self._mark_cluster_us = max(self._mark_cluster_us, cluster_us)
+        turn.write(self._mark_row(), Drop("seen", tuple(old)))
+
+    # ---- stopping ---------------------------------------------------------------------------------------------------
+
+    def stop(self, sender: str, message: Stop, turn: Turn) -> None:
+        """Stop or kill; an unknown id is written down first, so that a later Run is answered known(stopped)."""
+        if message.fence < self._fence:
+            return
+        self._obey(message.fence, turn)
+        self._hear(sender, message.cluster_us, turn)
+        items = tuple(
+            StopAckItem(item.execution_id, self._stop_one(item.execution_id, item.start_by_cluster_us, item.kill, turn))
+            for item in message.items
+        )
+        turn.after_writes(Send(sender, StopAck(items)))
+
+    def _stop_one(
+        self, execution_id: str, start_by_cluster_us: int, kill: bool, turn: Turn
+    ) -> Literal["not_started", "running", "ended"]:
+        seen = self._seen.get(execution_id)
+        if seen is None or seen.state in ("accepted", "stopped", "late"):
+            if seen is None or seen.state == "accepted":
+                stopped = Seen(execution_id, "stopped", self._session, start_by_cluster_us, acknowledged=True)
+                self._remember(stopped, turn)
+                heapq.heappush(self._forgettable, (start_by_cluster_us, execution_id))
+            return "not_started"
+        if seen.state in DEAD:
+            return "ended"
+        if kill and not seen.ending_as:
+            self._terminate(seen, "killed", turn)
+        return "running"
+
+    def _terminate(self, seen: Seen, ending_as: Literal["timeout", "killed"], turn: Turn) -> None:
+        seen.ending_as = ending_as
+        turn.at_once(SignalProcess(seen.execution_id, force=False))
+        heapq.heappush(self._deadlines, (turn.now.boot_us + GRACE_US, seen.execution_id, True))
+
+    def _pass_deadlines(self, turn: Turn) -> None:
+        while self._deadlines and self._deadlines[0][0] <= turn.now.boot_us:
+            _, execution_id, force = heapq.heappop(self._deadlines)
+            seen = self._seen.get(execution_id)
+            if seen is None or seen.state != "running":
+                continue
+            if force:
+                turn.at_once(SignalProcess(execution_id, force=True))
+            elif not seen.ending_as:
+                self._terminate(seen, "timeout", turn)
+
+    # ---- what the status page and the tests ask -----------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Processes that hold a slot."""
+        return self._busy
+
+    def check(self) -> None:
+        """The runner's own invariants; raises AssertionError with what does not hold."""
+        busy = sum(seen.state in ("starting", "running") for seen in self._seen.values())
+        assert busy == self._busy, f"{busy} executions hold a slot, {self._busy} are counted"
+        assert self._busy <= max(self._slots, busy), "more processes than slots"
+        for seen in self._outbox.values():
+            assert seen.result is not None, f"{seen.execution_id} waits in the outbox without a result"
+
+
+def _why_failed(event: ProcessEnded) -> str:
+    if event.ending.signal is not None:
+        return f"killed by signal {event.ending.signal}"
+    return f"exit code {event.ending.exit_code}"

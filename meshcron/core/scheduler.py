@@ -1,0 +1,408 @@
+"""Leader: which ticks are due, what becomes of late and overlapping ones, arming ahead (PROTOCOL 6, API.md Jobs).
+
+Every decision becomes an entry; the catalog checks it again when it is applied. Until then the job is `_undecided` and
+left alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+
+from meshcron import entries
+from meshcron.core import schedule as grammar
+from meshcron.core.clocks import ClusterClock
+from meshcron.core.schedule import Schedule
+from meshcron.core.selector import Candidate, select
+from meshcron.core.state import JobState, State
+from meshcron.entries import UNCHANGED, Entry, Intent
+from meshcron.model import SECOND_US, Instant, Job, Trigger
+from meshcron.rows import OwedRow, Row
+
+RECENT_US = 10 * SECOND_US
+"""A tick decided within this of its time runs, merely late; an older one is missed and catch_up decides (PROTOCOL 7)."""
+
+START_WINDOW_US = 120 * SECOND_US
+"""How long after its commit an intent may still be accepted (PROTOCOL 6, start_by)."""
+
+SLICE = 100
+"""Jobs decided in one turn: at up to 150 us each (croniter) that is under the 20 ms of a turn (PROTOCOL 8)."""
+
+CATCH_UP_MOST = 100
+"""`catch_up: all` makes up at most so many ticks (API.md, Jobs)."""
+
+COUNT_MOST = 10_000
+"""How far missed ticks of a range are counted one by one."""
+
+SPREAD_HISTORY = 10
+"""A job's history is pruned when it exceeds its limit by a tenth, and at least this many: pruning has its price too."""
+
+RESEAT_STEP_US = 3 * 3600 * SECOND_US
+"""A fixed-time job keeps its cursor over a backward step below 3 h (PROTOCOL 7)."""
+
+
+def next_tick(schedule: Schedule, job: Job, after_wall_us: int) -> int:
+    """The first tick of a job after an instant within its starts_at and expires_at; 0 = never."""
+    if job.disabled:
+        return 0
+    tick = schedule.next_after(max(after_wall_us, job.starts_at_wall_us - 1))
+    if tick is None or (job.expires_at_wall_us and tick > job.expires_at_wall_us):
+        return 0
+    return tick
+
+
+class Scheduler:
+    """Decides ticks as they fall due within the horizon, in slices."""
+
+    def __init__(self, state: State, clock: ClusterClock, horizon_us: int) -> None:
+        self._state = state
+        self._clock = clock
+        self._horizon_us = horizon_us
+        self.candidates: list[Candidate] = []
+        """The live members; the agent keeps it current."""
+        self._schedules: dict[int, tuple[int, Schedule]] = {}
+        self._heap: list[tuple[int, int]] = []
+        self._owed_heap: list[tuple[int, str]] = []
+        self._undecided: dict[int, int] = {}
+        self._held_owed: dict[int, set[str]] = {}
+        self._reseat: list[int] = []
+        self._reboot: list[int] = []
+        self._start_run = ""
+        self.more = False
+
+    # ---- what changed -----------------------------------------------------------------------------------------------
+
+    def lead(self, start_run: str) -> None:
+        """Take over: every job is looked at anew. `start_run` names this start of the agent for @reboot jobs."""
+        self._start_run = start_run
+        self._undecided.clear()
+        self._heap = [(state.next_wall_us, uid) for uid, state in self._state.jobs.items() if state.next_wall_us]
+        heapq.heapify(self._heap)
+        self._held_owed.clear()
+        self._owed_heap = [(row.due_cluster_us, key) for key, row in self._state.owed.items()]
+        heapq.heapify(self._owed_heap)
+        self._reboot = [uid for uid, state in self._state.jobs.items() if state.job.schedule.strip() == "@reboot"]
+        self._reseat = [uid for uid, state in self._state.jobs.items() if state.epoch != self._state.epoch]
+
+    def touched(self, uids: set[int]) -> None:
+        """An entry about these jobs was applied, or applied as nothing."""
+        for uid in uids:
+            state = self._state.jobs.get(uid)
+            if state is None:
+                self._schedules.pop(uid, None)
+                self._undecided.pop(uid, None)
+                continue
+            if self._undecided.get(uid, 0) <= self._state.applied[0]:
+                self._undecided.pop(uid, None)
+            if state.next_wall_us:
+                heapq.heappush(self._heap, (state.next_wall_us, uid))
+            for key in self._held_owed.pop(uid, ()):
+                heapq.heappush(self._owed_heap, (0, key))
+
+    def owed(self, rows: list[Row]) -> None:
+        """New owed runs among the rows of an applied entry."""
+        for row in rows:
+            if isinstance(row, OwedRow):
+                heapq.heappush(self._owed_heap, (row.due_cluster_us, row.key))
+
+    def clock_stepped(self) -> None:
+        """A new clock epoch: cursors are set anew, in slices."""
+        self._reseat = [uid for uid, state in self._state.jobs.items() if state.epoch != self._state.epoch]
+        self._heap = [(state.next_wall_us, uid) for uid, state in self._state.jobs.items() if state.next_wall_us]
+        heapq.heapify(self._heap)
+
+    def schedule_of(self, state: JobState) -> Schedule:
+        """The parsed schedule of a job; its @every phase is the job's creation."""
+        known = self._schedules.get(state.uid)
+        if known is None or known[0] != state.revision:
+            parsed = grammar.parse(
+                state.job.schedule,
+                timezone=state.job.timezone,
+                name=state.job.name,
+                anchor_us=state.created_wall_us,
+            )
+            known = self._schedules[state.uid] = state.revision, parsed
+        return known[1]
+
+    # ---- when -------------------------------------------------------------------------------------------------------
+
+    def next_wakeup(self, now: Instant) -> int | None:
+        """On the suspend-counting clock: when the next tick comes within the horizon or is due."""
+        if self.more or self._reseat or self._reboot:
+            return now.boot_us
+        wishes: list[int] = []
+        self._drop_stale()
+        if self._heap and not self._state.paused:
+            tick, uid = self._heap[0]
+            ahead_us = self._horizon_us if self._may_arm(self._state.jobs[uid]) else 0
+            wishes.append(self._clock.boot_us(tick - ahead_us - self._clock.offset_us))
+        if self._owed_heap and not self._state.paused:
+            wishes.append(self._clock.boot_us(self._owed_heap[0][0]))
+        return min(wishes, default=None)
+
+    def _drop_stale(self) -> None:
+        while self._heap and not self._current(*self._heap[0]):
+            heapq.heappop(self._heap)
+
+    def _current(self, tick: int, uid: int) -> bool:
+        state = self._state.jobs.get(uid)
+        return state is not None and state.next_wall_us == tick and uid not in self._undecided
+
+    def _may_arm(self, state: JobState) -> bool:
+        """Armed ahead is what allows overlap, or has nothing open."""
+        return state.job.concurrency == "allow" or not state.open_ids
+
+    # ---- deciding ---------------------------------------------------------------------------------------------------
+
+    def decide(self, now: Instant) -> list[tuple[set[int], Entry]]:
+        """Entries to propose now, at most a slice; `more` says whether there is more to do at once."""
+        self.more = False
+        proposals: list[tuple[set[int], Entry]] = []
+        if self._reseat:
+            proposals.append(self._reseat_some(now))
+        if self._state.paused:
+            return proposals
+        intents: list[Intent] = []
+        self._decide_reboots(now, intents)
+        self._decide_owed(now, intents)
+        self._decide_ticks(now, intents, proposals)
+        if intents:
+            proposals.append(({intent.uid for intent in intents}, self.intents_entry(now, intents)))
+        return proposals
+
+    def proposed(self, uids: set[int], index: int) -> None:
+        """The entry about these jobs stands in the log at `index`: leave them alone until it is applied."""
+        for uid in uids:
+            self._undecided[uid] = index
+
+    def intents_entry(self, now: Instant, intents: list[Intent], call: str = "") -> entries.Intents:
+        """Intents stamped with the clocks."""
+        return entries.Intents(
+            self._clock.cluster_us(now), now.wall_us, self._clock.offset_us, tuple(intents), call
+        )
+
+    def _decide_ticks(
+        self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]
+    ) -> None:
+        wall_us = self._clock.wall_us(now)
+        blocked: list[tuple[int, int]] = []
+        done = 0
+        while self._heap and self._heap[0][0] - self._horizon_us <= wall_us:
+            tick, uid = heapq.heappop(self._heap)
+            if not self._current(tick, uid):
+                continue
+            state = self._state.jobs[uid]
+            if tick > wall_us and not self._may_arm(state):
+                blocked.append((tick, uid))
+                continue
+            for entry in self._decide_tick(state, tick, now, intents):
+                proposals.append(({uid}, entry))
+            done += 1
+            if done >= SLICE:
+                self.more = True
+                break
+        for item in blocked:
+            heapq.heappush(self._heap, item)
+
+    def _decide_tick(self, state: JobState, tick: int, now: Instant, intents: list[Intent]) -> list[Entry]:
+        """What becomes of one tick, and of those missed after it."""
+        wall_us = self._clock.wall_us(now)
+        paused_from, paused_until = self._state.pause
+        if paused_from and paused_from <= tick <= paused_until:
+            return [self._skip(state, tick, min(paused_until, wall_us), "paused")]
+        if wall_us - tick > min(RECENT_US, state.job.start_deadline_us):
+            return self._decide_missed(state, tick, now, intents)
+        if not self._may_arm(state):
+            return self._decide_overlap(state, tick)
+        intents.append(self._intent(state, tick, now, "schedule"))
+        return []
+
+    def _decide_overlap(self, state: JobState, tick: int) -> list[Entry]:
+        """A tick is due while the job still runs (PROTOCOL 6: forbid, queue, replace)."""
+        policy = state.job.concurrency
+        if policy == "queue" and not self._state.has_owed("queued", state.uid):
+            return [self._queue(state, tick, "queued")]
+        if policy == "replace" and not self._state.has_owed("replace", state.uid):
+            open_ids = tuple(sorted(state.open_ids))
+            return [entries.StopEntry(open_ids, (), kill=True), self._queue(state, tick, "replace")]
+        reason = "overlap: the last run is still open" if policy == "forbid" else "overlap: one run waits already"
+        return [self._skip(state, tick, tick, reason)]
+
+    def _queue(self, state: JobState, tick: int, kind: str) -> entries.Queued:
+        return entries.Queued(
+            uid=state.uid,
+            revision=state.revision,
+            epoch=state.epoch,
+            tick_wall_us=tick,
+            next_wall_us=next_tick(self.schedule_of(state), state.job, tick),
+            kind="queued" if kind == "queued" else "replace",
+        )
+
+    def _decide_missed(self, state: JobState, tick: int, now: Instant, intents: list[Intent]) -> list[Entry]:
+        """Ticks that nobody could run in time: the catch-up policy says which are made up, the rest is one range."""
+        schedule, wall_us = self.schedule_of(state), self._clock.wall_us(now)
+        last = schedule.latest_before(wall_us, tick - 1) or tick
+        if state.job.expires_at_wall_us:
+            last = max(tick, min(last, schedule.latest_before(state.job.expires_at_wall_us, tick - 1) or tick))
+        made_up = self._ticks_to_make_up(state, schedule, tick, last, wall_us)
+        if not made_up:
+            older = self._last_missed(state, schedule, tick, last, wall_us)
+            return [self._skip(state, tick, older, "missed: nobody could run it in time")]
+        first = made_up[0]
+        if first == tick and not self._may_arm(state):
+            return self._decide_overlap(state, tick)
+        if first == tick:
+            intents.append(self._intent(state, tick, now, "catch_up"))
+            return []
+        before = schedule.latest_before(first - 1, tick - 1) or tick
+        return [self._skip(state, tick, before, "missed: a later tick makes up for it")]
+
+    def _last_missed(self, state: JobState, schedule: Schedule, tick: int, last: int, wall_us: int) -> int:
+        """The last tick that is too old to run merely late."""
+        recent_us = min(RECENT_US, state.job.start_deadline_us)
+        if wall_us - last > recent_us:
+            return last
+        return schedule.latest_before(wall_us - recent_us - 1, tick - 1) or tick
+
+    def _ticks_to_make_up(
+        self, state: JobState, schedule: Schedule, tick: int, last: int, wall_us: int
+    ) -> list[int]:
+        """The missed ticks that run after all, oldest first; recent ones count as such for `latest`."""
+        oldest = wall_us - state.job.start_deadline_us
+        recent = wall_us - last <= min(RECENT_US, state.job.start_deadline_us)
+        if state.job.catch_up == "skip" or last < oldest:
+            return []
+        if state.job.catch_up == "latest":
+            return [] if recent else [last]
+        ticks = [last]
+        while len(ticks) < CATCH_UP_MOST:
+            before = schedule.latest_before(ticks[-1] - 1, tick - 1)
+            if before is None or before < oldest:
+                break
+            ticks.append(before)
+        return ticks[::-1]
+
+    def _skip(self, state: JobState, from_us: int, to_us: int, reason: str) -> entries.Skip:
+        schedule = self.schedule_of(state)
+        last = schedule.latest_before(to_us, from_us - 1) or from_us
+        count = 1 if last == from_us else schedule.count_between(from_us - 1, last, COUNT_MOST) or 0
+        return entries.Skip(
+            uid=state.uid,
+            revision=state.revision,
+            epoch=state.epoch,
+            from_wall_us=from_us,
+            to_wall_us=last,
+            count=count,
+            reason=reason,
+            next_wall_us=next_tick(schedule, state.job, last),
+        )
+
+    def _intent(self, state: JobState, tick: int, now: Instant, trigger: Trigger) -> Intent:
+        due_cluster_us = tick - self._clock.offset_us
+        return self.build_intent(
+            state,
+            now,
+            tick_wall_us=tick,
+            due_cluster_us=due_cluster_us,
+            trigger=trigger,
+            next_wall_us=next_tick(self.schedule_of(state), state.job, tick),
+        )
+
+    def build_intent(  # noqa: PLR0913 - an intent has these parts
+        self,
+        state: JobState,
+        now: Instant,
+        *,
+        tick_wall_us: int,
+        due_cluster_us: int,
+        trigger: Trigger,
+        attempt: int = 1,
+        next_wall_us: int = UNCHANGED,
+        run_id: str = "",
+        owed_key: str = "",
+        env: dict[str, str] | None = None,
+    ) -> Intent:
+        """An intent with its targets and its start_by."""
+        targets = select(state.job.tags, self.candidates)
+        cluster_us = self._clock.cluster_us(now)
+        window_us = max(due_cluster_us, cluster_us) + START_WINDOW_US
+        scheduled = trigger in ("schedule", "catch_up")
+        start_by = min(due_cluster_us + state.job.start_deadline_us, window_us) if scheduled else window_us
+        return Intent(
+            state.uid,
+            state.revision,
+            state.epoch,
+            tick_wall_us,
+            attempt,
+            trigger,
+            due_cluster_us,
+            start_by,
+            targets,
+            next_wall_us,
+            run_id,
+            owed_key,
+            "" if targets else "no agent matches its tags",
+            env,
+        )
+
+    # ---- owed runs, @reboot, reseating --------------------------------------------------------------------------------
+
+    def _decide_owed(self, now: Instant, intents: list[Intent]) -> None:
+        cluster_us = self._clock.cluster_us(now)
+        while self._owed_heap and self._owed_heap[0][0] <= cluster_us:
+            _, key = heapq.heappop(self._owed_heap)
+            row = self._state.owed.get(key)
+            state = self._state.jobs.get(row.uid) if row else None
+            if row is None or state is None or row.kind == "join":
+                continue
+            waits = row.kind in ("queued", "replace", "child") and not self._may_arm(state)
+            if waits or row.uid in self._undecided:
+                self._held_owed.setdefault(row.uid, set()).add(key)  # `touched` puts it back
+                continue
+            intents.append(
+                self.build_intent(
+                    state,
+                    now,
+                    tick_wall_us=row.scheduled_wall_us,
+                    due_cluster_us=max(row.due_cluster_us, cluster_us),
+                    trigger=row.trigger,  # type: ignore[arg-type] # our own rows
+                    attempt=row.attempt,
+                    run_id=row.run_id,
+                    owed_key=key,
+                    env=json.loads(row.env) if row.env else None,
+                )
+            )
+
+    def _decide_reboots(self, now: Instant, intents: list[Intent]) -> None:
+        for uid in self._reboot:
+            state = self._state.jobs.get(uid)
+            if state is not None and not state.job.disabled:
+                intents.append(
+                    self.build_intent(
+                        state,
+                        now,
+                        tick_wall_us=self._clock.wall_us(now) // SECOND_US * SECOND_US,
+                        due_cluster_us=self._clock.cluster_us(now),
+                        trigger="reboot",
+                        run_id=f"{uid}-b{self._start_run}",
+                    )
+                )
+        self._reboot = []
+
+    def _reseat_some(self, now: Instant) -> tuple[set[int], Entry]:
+        """New cursors in a new clock epoch: wildcard jobs go on from the new time, fixed-time ones keep a cursor that
+        lies less than 3 h ahead."""
+        some, self._reseat = self._reseat[:SLICE], self._reseat[SLICE:]
+        wall_us = self._clock.wall_us(now)
+        items: list[tuple[int, int, int, int, int]] = []
+        for uid in some:
+            state = self._state.jobs.get(uid)
+            if state is None:
+                continue
+            schedule = self.schedule_of(state)
+            keeps = schedule.follows_wall_clock and state.cursor_wall_us - wall_us < RESEAT_STEP_US
+            cursor = state.cursor_wall_us if keeps else min(state.cursor_wall_us, wall_us)
+            items.append(
+                (uid, state.revision, self._state.epoch, cursor, next_tick(schedule, state.job, cursor))
+            )
+        return {item[0] for item in items}, entries.Reseat(tuple(items))

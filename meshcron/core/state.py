@@ -1,0 +1,244 @@
+"""The committed state of the cluster in memory: jobs, open executions, owed runs, members, tokens, clock, pause.
+
+It only holds and finds; `catalog.py` is the one place that changes it, entry by entry.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import msgspec
+
+from meshcron.commands import JobView
+from meshcron.model import Execution, Job, Member, Status, Token
+from meshcron.rows import JobRow, JobStateRow, Loaded, OwedRow
+
+_job_encoder = msgspec.json.Encoder()
+_job_decoder = msgspec.json.Decoder(Job)
+
+
+class JobState(msgspec.Struct):
+    """A job and what the cluster knows of it. `next_wall_us` 0 = never."""
+
+    job: Job
+    uid: int
+    revision: int
+    created_wall_us: int
+    epoch: int
+    cursor_wall_us: int
+    next_wall_us: int
+    success_count: int = 0
+    error_count: int = 0
+    last_success_wall_us: int = 0
+    last_error_wall_us: int = 0
+    last_status: str = ""
+    recorded: int = 0
+    open_ids: frozenset[str] = frozenset()
+
+    def state_row(self) -> JobStateRow:
+        """The row of everything but the definition."""
+        return JobStateRow(
+            self.uid,
+            self.epoch,
+            self.cursor_wall_us,
+            self.next_wall_us,
+            self.success_count,
+            self.error_count,
+            self.last_success_wall_us,
+            self.last_error_wall_us,
+            self.last_status,
+            self.recorded,
+        )
+
+
+def job_row(state: JobState, *, current: bool = True, hidden: bool = False) -> JobRow:
+    """The row of a definition at its present revision."""
+    definition = _job_encoder.encode(state.job).decode()
+    return JobRow(state.uid, state.revision, state.job.name, definition, current, hidden, state.created_wall_us)
+
+
+class State:
+    """All of it, and the ways to find something in it."""
+
+    def __init__(self) -> None:
+        self.cluster = ""
+        self.applied: tuple[int, int, int] = (0, 0, 0)
+        """Index, term and chain CRC of the last applied entry."""
+        self.clock: tuple[int, int, int, int] = (0, 0, 0, 0)
+        """Cluster time, wall clock and wall offset as last committed, and the clock epoch."""
+        self.paused = False
+        self.pause: tuple[int, int] = (0, 0)
+        """Wall instants of the last pause: from, until (0 while it lasts)."""
+        self.jobs: dict[int, JobState] = {}
+        self.hidden: dict[int, JobState] = {}
+        self.uids: dict[str, int] = {}
+        self.revisions: dict[tuple[int, int], Job] = {}
+        """Older revisions that open executions name."""
+        self.children: dict[str, set[int]] = defaultdict(set)
+        self.open: dict[str, Execution] = {}
+        self.run_open: dict[str, int] = defaultdict(int)
+        self.owed: dict[str, OwedRow] = {}
+        self.members: dict[int, Member] = {}
+        self.token_map: dict[str, Token] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The clock epoch: rises with each agreed step of the clocks backward."""
+        return self.clock[3]
+
+    # ---- reading at start -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def load(loaded: Loaded) -> State:
+        """The state as the rows on disk hold it, at their applied index."""
+        state = State()
+        state._load_meta(loaded.meta)
+        states = {row.uid: row for row in loaded.job_states}
+        for row in loaded.jobs:
+            state._load_job(row, states)
+        for execution in loaded.open_executions:
+            state.add_open(execution)
+        state.owed = {row.key: row for row in loaded.owed}
+        state.members = {member.number: member for member in loaded.members}
+        state.token_map = {token.id: token for token in loaded.tokens}
+        return state
+
+    def _load_meta(self, meta: dict[str, str]) -> None:
+        self.cluster = meta.get("cluster", "")
+        if "applied" in meta:
+            index, term, crc = meta["applied"].split()
+            self.applied = int(index), int(term), int(crc)
+        if "clock" in meta:
+            cluster_us, wall_us, offset_us, epoch = meta["clock"].split()
+            self.clock = int(cluster_us), int(wall_us), int(offset_us), int(epoch)
+        if "pause" in meta:
+            paused, since, until = meta["pause"].split()
+            self.paused, self.pause = paused == "1", (int(since), int(until))
+
+    def _load_job(self, row: JobRow, states: dict[int, JobStateRow]) -> None:
+        job = _job_decoder.decode(row.definition)
+        if not row.current:
+            self.revisions[row.uid, row.revision] = job
+            return
+        kept = states[row.uid]
+        loaded = JobState(
+            job,
+            row.uid,
+            row.revision,
+            row.created_wall_us,
+            kept.epoch,
+            kept.cursor_wall_us,
+            kept.next_wall_us,
+            kept.success_count,
+            kept.error_count,
+            kept.last_success_wall_us,
+            kept.last_error_wall_us,
+            kept.last_status,
+            kept.recorded,
+        )
+        if row.hidden:
+            self.hidden[row.uid] = loaded
+        else:
+            self.add_job(loaded)
+
+    # ---- small changes that keep the indexes true; called by catalog.py ---------------------------------------------
+
+    def add_job(self, state: JobState) -> None:
+        """A job becomes visible, or its definition changes."""
+        self.remove_job(state.uid)
+        self.jobs[state.uid] = state
+        self.uids[state.job.name] = state.uid
+        for parent in state.job.parent_jobs:
+            self.children[parent].add(state.uid)
+
+    def remove_job(self, uid: int) -> None:
+        """A job is no longer visible."""
+        state = self.jobs.pop(uid, None)
+        if state is None:
+            return
+        self.uids.pop(state.job.name, None)
+        for parent in state.job.parent_jobs:
+            self.children[parent].discard(uid)
+
+    def add_open(self, execution: Execution) -> None:
+        """An execution opens, or an open one changes."""
+        if execution.id not in self.open:
+            self.run_open[execution.run_id] += 1
+            if state := self.job_state(execution.uid):
+                state.open_ids |= {execution.id}
+        self.open[execution.id] = execution
+
+    def remove_open(self, execution: Execution) -> None:
+        """An execution is final."""
+        del self.open[execution.id]
+        self.run_open[execution.run_id] -= 1
+        if not self.run_open[execution.run_id]:
+            del self.run_open[execution.run_id]
+        if state := self.job_state(execution.uid):
+            state.open_ids -= {execution.id}
+
+    # ---- finding ----------------------------------------------------------------------------------------------------
+
+    def job_state(self, uid: int) -> JobState | None:
+        """A job by its uid, a deleted one with open executions included."""
+        return self.jobs.get(uid) or self.hidden.get(uid)
+
+    def named(self, name: str) -> JobState | None:
+        """A visible job by its name."""
+        uid = self.uids.get(name)
+        return None if uid is None else self.jobs[uid]
+
+    def definition(self, uid: int, revision: int) -> Job | None:
+        """What an execution of that revision runs."""
+        state = self.job_state(uid)
+        if state is not None and state.revision == revision:
+            return state.job
+        return self.revisions.get((uid, revision))
+
+    def has_owed(self, kind: str, uid: int) -> bool:
+        """Whether a run of that kind waits for a job (`queued`, `replace`)."""
+        return f"{kind}|{uid}" in self.owed
+
+    # ---- what the service reads -------------------------------------------------------------------------------------
+
+    def view(self, state: JobState) -> JobView:
+        """A job as the API shows it."""
+        return JobView(
+            job=state.job,
+            uid=state.uid,
+            revision=state.revision,
+            created_wall_us=state.created_wall_us,
+            next_wall_us=state.next_wall_us or None,
+            success_count=state.success_count,
+            error_count=state.error_count,
+            last_success_wall_us=state.last_success_wall_us,
+            last_error_wall_us=state.last_error_wall_us,
+            last_status="running" if self._runs(state) else state.last_status,
+            open_runs=len({self.open[id_].run_id for id_ in state.open_ids}),
+            dependents=tuple(sorted(self.jobs[uid].job.name for uid in self.children.get(state.job.name, ()))),
+        )
+
+    def _runs(self, state: JobState) -> bool:
+        return any(self.open[id_].status is Status.RUNNING for id_ in state.open_ids)
+
+    def job_view(self, name: str) -> JobView | None:
+        """One job by name."""
+        state = self.named(name)
+        return None if state is None else self.view(state)
+
+    def job_views(self) -> list[JobView]:
+        """Every job, by name."""
+        return [self.view(self.jobs[self.uids[name]]) for name in sorted(self.uids)]
+
+    def job_name(self, uid: int) -> str | None:
+        """The name of a job by its uid."""
+        state = self.job_state(uid)
+        return None if state is None else state.job.name
+
+    def token_by_hash(self, sha256: str) -> Token | None:
+        """The token whose secret has this SHA-256."""
+        return next((token for token in self.token_map.values() if token.sha256 == sha256), None)
+
+    def tokens(self) -> list[Token]:
+        """Every token, oldest first."""
+        return sorted(self.token_map.values(), key=lambda token: (token.created_wall_us, token.id))

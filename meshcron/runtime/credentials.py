@@ -1,0 +1,44 @@
+"""The tokens a fresh agent hands to its operator and to the command line on its own machine (API.md, Who may)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from meshcron.model import Token
+
+ADMIN_FILE = "admin.token"
+LOCAL_FILE = "local.token"
+TOKEN_BYTES = 32
+
+
+def local_token(folder: Path, node_id: str, wall_us: int) -> Token:
+    """This agent's own token: read from its file, or made there. Valid only on this agent."""
+    return _token(folder / LOCAL_FILE, f"local-{node_id[:12]}", f"local {node_id[:12]}", node_id, wall_us)
+
+
+def admin_token(folder: Path, wall_us: int) -> Token:
+    """The cluster's first token, made at formation."""
+    return _token(folder / ADMIN_FILE, "admin", "admin", "", wall_us)
+
+
+def _token(file: Path, id_: str, name: str, node_id: str, wall_us: int) -> Token:
+    secret = file.read_text(encoding="ascii").strip() if file.exists() else ""
+    if not secret:
+        secret = secrets.token_urlsafe(TOKEN_BYTES)
+        write_private(file, secret + "\n")
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return Token(id=id_, name=name, role="admin", sha256=digest, created_wall_us=wall_us, node_id=node_id)
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file as a whole, readable by its owner alone."""
+    fresh = file.with_name(file.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    fresh.rename(file)

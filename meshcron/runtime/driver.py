@@ -1,0 +1,196 @@
+"""The thin shell around the core: hands it events, performs its effects in order, keeps its one timer.
+
+What a turn wants persisted goes to the writer thread; an effect marked `after=n` waits here until n is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+import structlog
+
+from meshcron.commands import Command
+from meshcron.core import effects
+from meshcron.core.agent import Agent
+from meshcron.core.effects import Effect
+from meshcron.core.events import Event, MessageReceived, Persisted, Proposed, Woke
+from meshcron.model import Instant, Launch
+from meshcron.rows import Row
+
+IDEMPOTENT_US = 600_000_000
+"""How long a repeated call with the same key gets the first answer (PROTOCOL 6: 10 min)."""
+
+log = structlog.get_logger("meshcron")
+
+
+class Writer(Protocol):
+    """Makes rows durable in the order given, and says so by `Driver.persisted`."""
+
+    def submit(self, n: int, rows: tuple[Row, ...]) -> None: ...
+
+
+class Processes(Protocol):
+    """Runs commands."""
+
+    def launch(self, launch: Launch) -> None: ...
+    def adopt(self, execution_id: str, pid: int, process_start: int) -> None: ...
+    def signal(self, execution_id: str, force: bool) -> None: ...
+    def forget(self, execution_id: str) -> None: ...
+
+
+class Driver:
+    """Runs one core on the event loop."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        node_id: str,
+        writer: Writer,
+        processes: Processes,
+        *,
+        now: Callable[[], Instant],
+        on_halt: Callable[[str], None],
+    ) -> None:
+        self._agent = agent
+        self._node_id = node_id
+        self._writer = writer
+        self._processes = processes
+        self._now = now
+        self._on_halt = on_halt
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
+        self._inbox: deque[Event] = deque()
+        self._handling = False
+        self._durable = 0
+        self._held: deque[Effect] = deque()
+        self._answers: dict[str, asyncio.Future[object]] = {}
+        self._keyed: OrderedDict[str, tuple[int, asyncio.Future[object]]] = OrderedDict()
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin; needs the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._perform(self._agent.start(self._now()))
+        self._drain()
+
+    def close(self) -> None:
+        """Hear and do nothing from now on; calls still open end as cancelled."""
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        for answer in self._answers.values():
+            answer.cancel()
+
+    # ---- events in --------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Give the core an event, now or right after the one it is handling."""
+        self._inbox.append(event)
+        if not self._handling:
+            self._drain()
+
+    def persisted(self, n: int) -> None:
+        """The writer's word: everything up to n is durable."""
+        self._durable = max(self._durable, n)
+        self.handle(Persisted(n))
+
+    async def propose(self, command: Command, key: str = "") -> object:
+        """Ask for a change; returns the outcome, which may be one of our errors. The same `key` within ten minutes gets
+        the first answer."""
+        if key and (known := self._known(key)):
+            return await asyncio.shield(known)
+        call_id = secrets.token_hex(8)
+        answer: asyncio.Future[object] = self._loop.create_future()
+        self._answers[call_id] = answer
+        if key:
+            self._keyed[key] = self._now().boot_us, answer
+        self.handle(Proposed(call_id, command))
+        return await asyncio.shield(answer)
+
+    def _known(self, key: str) -> asyncio.Future[object] | None:
+        oldest = self._now().boot_us - IDEMPOTENT_US
+        while self._keyed and next(iter(self._keyed.values()))[0] < oldest:
+            self._keyed.popitem(last=False)
+        found = self._keyed.get(key)
+        return found[1] if found else None
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Handle what is in the inbox, then set the timer."""
+        if self._closed:
+            return
+        self._handling = True
+        try:
+            while self._inbox and not self._closed:
+                event = self._inbox.popleft()
+                self._perform(self._agent.handle(event, self._now()))
+                if isinstance(event, Persisted):
+                    self._release()
+        finally:
+            self._handling = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._closed:
+            return
+        now = self._now()
+        delay_us = max(0, self._agent.next_wakeup(now) - now.boot_us)
+        self._timer = self._loop.call_later(delay_us / 1e6, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.handle(Woke())
+
+    # ---- effects out ------------------------------------------------------------------------------------------------
+
+    def _perform(self, wanted: list[Effect]) -> None:
+        for effect in wanted:
+            after = getattr(effect, "after", 0)
+            if after > self._durable:
+                self._held.append(effect)
+            else:
+                self._do(effect)
+
+    def _release(self) -> None:
+        """Effects leave in the order they were asked for; their numbers never fall."""
+        while self._held and getattr(self._held[0], "after", 0) <= self._durable:
+            self._do(self._held.popleft())
+
+    def _do(self, effect: Effect) -> None:  # noqa: C901 - one arm a kind of effect
+        match effect:
+            case effects.Persist():
+                self._writer.submit(effect.n, effect.rows)
+            case effects.Send():
+                self._send(effect)
+            case effects.Answer():
+                self._answer(effect)
+            case effects.StartProcess():
+                self._processes.launch(effect.launch)
+            case effects.AdoptProcess():
+                self._processes.adopt(effect.execution_id, effect.pid, effect.process_start)
+            case effects.SignalProcess():
+                self._processes.signal(effect.execution_id, effect.force)
+            case effects.ForgetProcess():
+                self._processes.forget(effect.execution_id)
+            case effects.Alarm():
+                log.warning(effect.text, code=effect.code)
+            case effects.Halt():
+                self._on_halt(effect.why)
+            case _:
+                assert_never(effect)
+
+    def _send(self, effect: effects.Send) -> None:
+        if effect.to == self._node_id:
+            self._inbox.append(MessageReceived(self._node_id, effect.message))
+
+    def _answer(self, effect: effects.Answer) -> None:
+        answer = self._answers.pop(effect.call_id, None)
+        if answer is not None and not answer.done():
+            answer.set_result(effect.outcome)
