@@ -1,4 +1,4 @@
-"""The records of the replicated log. An entry carries every decision; applying it asks no clock and no die (PROTOCOL 5).
+"""The records of the replicated log. An entry carries every decision; applying it asks no clock, no die (PROTOCOL 5).
 
 Each applies as nothing where what it assumed no longer holds; then the leader decides again.
 """

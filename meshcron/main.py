@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import signal
 import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import structlog
-import zmq
 from tornado.httpserver import HTTPServer
 
 from meshcron.api.app import make_app
@@ -22,12 +21,13 @@ from meshcron.api.settings import ApiSettings, allowed_hosts
 from meshcron.commands import PutToken
 from meshcron.config import Config
 from meshcron.core.agent import Agent, Settings
+from meshcron.core.events import Event
 from meshcron.errors import StartRefused
 from meshcron.model import Token
-from meshcron.net.keys import FILE_NAME, ClusterKey, find_key
+from meshcron.net.keys import FILE_NAME, ClusterKey, find_key, new_curve_pair
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
-from meshcron.runtime.credentials import admin_token, local_token, write_private
+from meshcron.runtime.credentials import admin_token, local_token, new_key, random_id, write_private
 from meshcron.runtime.driver import Driver
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.process import Processes
@@ -99,24 +99,30 @@ class Process:
         identity, wall_us = self._store.identity, clock.wall_clock_us()
         local = local_token(self._folder, identity.node_id, wall_us)
         agent = Agent(self._settings(loaded, local, wall_us), loaded)
-        events: list[Driver] = []
+        driver: Driver
+
+        def happened(event: Event) -> None:
+            driver.handle(event)
+
+        def persisted(n: int) -> None:
+            driver.persisted(n)
+
         processes = Processes(
             self._folder / "executions",
-            lambda event: events[0].handle(event),
+            happened,
             policy=RunAsPolicy(tuple(self._config.run_as)),
             output_bytes_max=self._config.output_max_bytes,
             wall_clock_us=clock.wall_clock_us,
         )
         writer = Writer(
             self._store,
-            on_persisted=lambda n: events[0].persisted(n),
+            on_persisted=persisted,
             on_failure=lambda error: self._halt(f"the disk cannot be written: {error}"),
             on_low_disk=lambda: log.error("the disk is full: the reserve was given back; free some space"),
             hop=loop.call_soon_threadsafe,
             clock=clock.monotonic_seconds,
         )
         driver = Driver(agent, identity.node_id, writer, processes, now=clock.now, on_halt=self._halt)
-        events.append(driver)
         processes.start()
         writer.start()
         server: ApiServer | None = None
@@ -145,13 +151,11 @@ class Process:
             facts=machine_facts(self._config.name),
             slots=self._config.slots,
             horizon_us=self._config.horizon_us,
-            cluster=secrets.token_hex(16),
+            cluster=random_id(),
             tokens=tokens,
         )
 
-    def _serve(
-        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey
-    ) -> tuple[Standing, ApiServer]:
+    def _serve(self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey) -> tuple[Standing, ApiServer]:
         config = self._config
         facts = Facts(
             node_id=self._store.identity.node_id,
@@ -186,9 +190,7 @@ class Process:
             trust_lan=config.trust_lan,
             access_log=config.log_level == "debug",
         )
-        app = make_app(
-            service, settings, wall_clock_us=clock.wall_clock_us, monotonic=clock.monotonic_seconds
-        )
+        app = make_app(service, settings, wall_clock_us=clock.wall_clock_us, monotonic=clock.monotonic_seconds)
         try:
             server = serve(app, config.http.host, config.http.port, tls(config))
         except OSError as error:
@@ -226,7 +228,7 @@ class Process:
             "pub_port": 0,
         }
         write_private(self._folder / "agent.json", json.dumps(record, indent=2) + "\n")
-        print(f"meshcron: ready at {url}/v1/ (agent {config.name}, data in {self._folder})", flush=True)
+        click.echo(f"meshcron: ready at {url}/v1/ (agent {config.name}, data in {self._folder})")
 
     def _end(self, code: int) -> None:
         if self._ending.done():
@@ -241,11 +243,11 @@ class Process:
 
 def new_identity() -> Identity:
     """A random node id and CURVE pair."""
-    public, secret = zmq.curve_keypair()
+    pair = new_curve_pair()
     return Identity(
-        node_id=secrets.token_hex(16),
-        public_key=public.decode(),
-        secret_key=secret.decode(),
+        node_id=random_id(),
+        public_key=pair.public.decode(),
+        secret_key=pair.secret.decode(),
         created_wall_us=clock.wall_clock_us(),
     )
 
@@ -255,7 +257,7 @@ def cluster_key(config: Config, folder: Path) -> ClusterKey:
     found = find_key(config.key_file, folder, os.environ)
     if found is not None:
         return found.key
-    key = ClusterKey(secrets.token_bytes(32))
+    key = new_key()
     write_private(folder / FILE_NAME, key.text + "\n")
     return key
 

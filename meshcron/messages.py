@@ -47,9 +47,7 @@ class Run(Struct, frozen=True, tag="run"):
     specs: tuple[Spec, ...] = ()
 
 
-AckState = Literal[
-    "accepted", "known", "stale", "late", "refused", "need_spec", "not_now"
-]
+AckState = Literal["accepted", "known", "stale", "late", "refused", "need_spec", "not_now"]
 
 
 class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):

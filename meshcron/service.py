@@ -106,9 +106,7 @@ class Catalog(Protocol):
 class Tables(Protocol):
     """The committed rows on disk. Each call is short and indexed."""
 
-    def executions(
-        self, uid: int, *, newest_first: bool, offset: int, limit: int
-    ) -> list[Execution]: ...
+    def executions(self, uid: int, *, newest_first: bool, offset: int, limit: int) -> list[Execution]: ...
     def execution_count(self, uid: int) -> int: ...
     def execution(self, uid: int, public_id: str) -> Execution | None: ...
     def run_executions(self, run_id: str) -> list[Execution]: ...
@@ -143,7 +141,7 @@ class Service:
         self._cluster = cluster
         self._read_output = read_output
 
-    # ---- writes ---------------------------------------------------------------------------------------------------
+    # writes
 
     async def put_job(self, command: PutJob, key: str = "") -> JobAnswer:
         """Create or replace a job. Raises InvalidRequest, PreconditionFailed, NoLeader, OutcomeUnknown."""
@@ -191,7 +189,7 @@ class Service:
             raise TypeError(f"{type(command).__name__} was answered with {type(outcome).__name__}")
         return outcome
 
-    # ---- reads ----------------------------------------------------------------------------------------------------
+    # reads
 
     def jobs(self) -> Sequence[JobView]:
         """Every job, by name."""

@@ -49,7 +49,7 @@ class Handler(RequestHandler):
     context: Context
     admission: Admission
 
-    # ---- Tornado's hooks ------------------------------------------------------------------------------------------
+    # Tornado's hooks
 
     def initialize(self, context: Context, admission: Admission) -> None:
         """Takes what all handlers share and what the intake found out."""
@@ -103,7 +103,7 @@ class Handler(RequestHandler):
             self.set_header("Allow", ", ".join(self.methods()))
         self.finish(encode({"error": refusal.error}, self.pretty))
 
-    # ---- For the handlers -----------------------------------------------------------------------------------------
+    # For the handlers
 
     @classmethod
     def methods(cls) -> list[str]:

@@ -109,7 +109,7 @@ class Agent:
         self._clock_boot_us = 0
         self._stepping = False
 
-    # ---- the one door -----------------------------------------------------------------------------------------------
+    # the one door
 
     def start(self, now: Instant) -> list[Effect]:
         """The first call: take up what earlier sessions left, stand for leader."""
@@ -133,12 +133,10 @@ class Agent:
             wishes.append(now.boot_us)
         if self._started:
             wishes.append(self._started_boot_us + STARTED_DELAY_US)
-        for wish in (self.runner.next_wakeup(), self._dispatch.next_wakeup()):
-            if wish is not None:
-                wishes.append(wish)
-        if self.leading and (wish := self._scheduler.next_wakeup(now)) is not None:
-            wishes.append(wish)
-        return min(wishes)
+        parts = [self.runner.next_wakeup(), self._dispatch.next_wakeup()]
+        if self.leading:
+            parts.append(self._scheduler.next_wakeup(now))
+        return min(*wishes, *(wish for wish in parts if wish is not None), now.boot_us + CLOCK_CHECK_US)
 
     def _route(self, event: Event, turn: Turn) -> None:
         match event:
@@ -188,7 +186,7 @@ class Agent:
         self.ledger.turn_closed(persists)
         return effects
 
-    # ---- leading ----------------------------------------------------------------------------------------------------
+    # leading
 
     def _persisted(self, n: int, turn: Turn) -> None:
         if self.ledger.elected_by(n):
@@ -217,7 +215,7 @@ class Agent:
         self._dispatch.lead(Fence(0, self.ledger.term), turn)
         self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
 
-    # ---- each turn --------------------------------------------------------------------------------------------------
+    # each turn
 
     def _woke(self, turn: Turn) -> None:
         self.runner.woke(turn)
@@ -234,9 +232,7 @@ class Agent:
         if step_us:
             self._stepping = True
             offset_us = self.clock.offset_us
-            entry = entries.ClockStep(
-                self.clock.cluster_us(turn.now), turn.now.wall_us, offset_us, offset_us + step_us
-            )
+            entry = entries.ClockStep(self.clock.cluster_us(turn.now), turn.now.wall_us, offset_us, offset_us + step_us)
             self.ledger.propose(entry, turn)
             turn.at_once(Alarm("clock_step", f"the wall clock stepped by {step_us / SECOND_US:+.1f} s"))
 
@@ -284,7 +280,7 @@ class Agent:
             self._results.clear()
         self.ledger.propose(entries.Results(self.clock.cluster_us(turn.now), tuple(items), sender), turn)
 
-    # ---- calls ------------------------------------------------------------------------------------------------------
+    # calls
 
     def _propose_call(self, call: Call, turn: Turn) -> None:
         if not self.leading:
@@ -322,7 +318,7 @@ class Agent:
         if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
             self._propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name)), turn)
 
-    # ---- applying ---------------------------------------------------------------------------------------------------
+    # applying
 
     def _apply(self, committed: Committed, turn: Turn) -> None:
         applied, rows = self._catalog.apply(committed)
@@ -365,7 +361,7 @@ class Agent:
                 days_us = state.job.history.days * 86_400 * SECOND_US
                 self.ledger.propose(entries.Prune(uid, keep, self.clock.wall_us(turn.now) - days_us), turn)
 
-    # ---- invariants ---------------------------------------------------------------------------------------------------
+    # invariants
 
     def check(self) -> None:
         """What must hold after every event; raises AssertionError with what does not."""

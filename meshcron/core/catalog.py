@@ -63,7 +63,7 @@ class Catalog:
         self._rows.append(MetaRow("applied", f"{committed.index} {committed.term} {committed.crc}"))
         return self._applied, self._rows
 
-    def _fold(self, entry: entries.Entry) -> object:  # noqa: C901, PLR0911, PLR0912 - one arm a kind of entry
+    def _fold(self, entry: entries.Entry) -> object:  # noqa: C901, PLR0912 - one arm a kind of entry
         match entry:
             case entries.Noop():
                 return self._clock(entry.cluster_us, entry.wall_us, entry.wall_offset_us)
@@ -104,7 +104,7 @@ class Catalog:
             case _:
                 assert_never(entry)
 
-    # ---- clock, members, tokens, pause ------------------------------------------------------------------------------
+    # clock, members, tokens, pause
 
     def _clock(self, cluster_us: int, wall_us: int, offset_us: int) -> object:
         self.state.clock = max(cluster_us, self.state.clock[0]), wall_us, offset_us, self.state.epoch
@@ -158,7 +158,7 @@ class Catalog:
         self._applied.touched |= set(self.state.jobs)
         return self.state.paused
 
-    # ---- jobs -------------------------------------------------------------------------------------------------------
+    # jobs
 
     def _job_put(self, entry: entries.JobPut) -> JobAnswer:
         old = self.state.named(entry.job.name)
@@ -243,7 +243,7 @@ class Catalog:
         self._rows += [DropHistory(entry.uid, entry.keep_newest, entry.before_wall_us), state.state_row()]
         return JobAnswer(self.state.view(state))
 
-    # ---- decisions about ticks --------------------------------------------------------------------------------------
+    # decisions about ticks
 
     def _intents(self, entry: entries.Intents) -> object:
         self._clock(entry.cluster_us, entry.wall_us, entry.wall_offset_us)
@@ -272,8 +272,9 @@ class Catalog:
             return False
         if item.revision != state.revision or (self.state.paused and item.trigger != "manual"):
             return False
-        retry = item.attempt > 1
-        return retry or state.job.concurrency == "allow" or not state.open_ids
+        if state.job.concurrency == "allow":
+            return True
+        return not (state.open_ids if item.attempt > 1 else self.state.is_busy(state))
 
     def _tick_holds(self, state: JobState, revision: int, epoch: int, tick_wall_us: int) -> bool:
         return state.revision == revision and state.epoch == epoch and tick_wall_us > state.cursor_wall_us
@@ -308,7 +309,7 @@ class Catalog:
         if not item.targets:
             self._record_skip(state, item.tick_wall_us, item.tick_wall_us, 1, item.reason, run_id, item.trigger)
 
-    def _record_skip(  # noqa: PLR0913, PLR0917 - one record, each part of it given
+    def _record_skip(
         self,
         state: JobState,
         from_wall_us: int,
@@ -345,9 +346,7 @@ class Catalog:
         if state is None or not self._tick_holds(state, entry.revision, entry.epoch, entry.to_wall_us):
             raise DecideAgain("the job changed meanwhile")
         run_id = f"{entry.uid}-{entry.epoch}-{entry.from_wall_us // SECOND_US}"
-        self._record_skip(
-            state, entry.from_wall_us, entry.to_wall_us, entry.count, entry.reason, run_id, "schedule"
-        )
+        self._record_skip(state, entry.from_wall_us, entry.to_wall_us, entry.count, entry.reason, run_id, "schedule")
         self._move(state, entry.to_wall_us, entry.next_wall_us)
         return None
 
@@ -389,15 +388,15 @@ class Catalog:
             self._move(state, cursor_wall_us, next_wall_us)
         return None
 
-    # ---- owed runs --------------------------------------------------------------------------------------------------
+    # owed runs
 
     def _owe(self, row: OwedRow) -> None:
-        self.state.owed[row.key] = row
+        self.state.add_owed(row)
         self._rows.append(row)
         self._applied.touched.add(row.uid)
 
     def _drop_owed(self, key: str) -> None:
-        del self.state.owed[key]
+        self.state.remove_owed(key)
         self._rows.append(Drop("owed", (key,)))
 
     def _drop_owed_of(self, state: JobState, *, quietly: bool = False) -> None:
@@ -421,7 +420,7 @@ class Catalog:
             )
             self._rows.append(state.state_row())
 
-    # ---- stopping ---------------------------------------------------------------------------------------------------
+    # stopping
 
     def _stop_armed(self, state: JobState) -> None:
         for id_ in sorted(state.open_ids):
@@ -449,7 +448,7 @@ class Catalog:
         public_ids = tuple(execution.public_id for execution in found)
         return StopAnswer(entry.run_ids[0] if entry.run_ids else "", public_ids)
 
-    # ---- outcomes ---------------------------------------------------------------------------------------------------
+    # outcomes
 
     def _started(self, entry: entries.Started) -> object:
         for item in entry.items:

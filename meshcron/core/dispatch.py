@@ -81,7 +81,7 @@ class Dispatch:
         self.opened(list(self._state.open.values()), turn)
         self.stopping([execution for execution in self._state.open.values() if execution.stop], turn)
 
-    # ---- what was committed -----------------------------------------------------------------------------------------
+    # what was committed
 
     def opened(self, executions: list[Execution], turn: Turn) -> None:
         """Order new executions at once: the intent is committed."""
@@ -111,7 +111,7 @@ class Dispatch:
         self._pending[execution.id, stop] = Pending(execution.id, execution.node_id, delay_us, stop)
         heapq.heappush(self._resend, (turn.now.boot_us + delay_us, execution.id, stop))
 
-    # ---- messages out -----------------------------------------------------------------------------------------------
+    # messages out
 
     def _send_orders(self, executions: list[Execution], turn: Turn, *, with_specs: bool) -> None:
         by_node: dict[str, list[Execution]] = defaultdict(list)
@@ -169,7 +169,7 @@ class Dispatch:
                 some = tuple(items[at : at + ORDERS_PER_MESSAGE])
                 turn.at_once(Send(node_id, Stop(self._fence, self._clock.cluster_us(turn.now), some)))
 
-    # ---- answers ----------------------------------------------------------------------------------------------------
+    # answers
 
     def run_ack(self, message: RunAck, turn: Turn) -> list[ResultItem]:
         """An agent's answers. Returns the outcomes that they decide."""
@@ -207,7 +207,7 @@ class Dispatch:
             ids = tuple(item.execution_id for item in entry.items)
             turn.after_writes(Send(entry.sender, ResultAck(ids, self._clock.cluster_us(turn.now))))
 
-    # ---- repetition -------------------------------------------------------------------------------------------------
+    # repetition
 
     def next_wakeup(self) -> int | None:
         """On the suspend-counting clock: the next repetition."""

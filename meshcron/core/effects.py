@@ -85,6 +85,4 @@ class Halt(Struct, frozen=True):
     why: str
 
 
-Effect = (
-    Persist | Send | Answer | StartProcess | AdoptProcess | SignalProcess | ForgetProcess | Alarm | Halt
-)
+Effect = Persist | Send | Answer | StartProcess | AdoptProcess | SignalProcess | ForgetProcess | Alarm | Halt

@@ -14,7 +14,7 @@ class Woke(Struct, frozen=True):
 
 
 class Proposed(Struct, frozen=True):
-    """Somebody asks for a change; answered by the effect Answer with the same `call_id` (random, given by the shell)."""
+    """Somebody asks for a change; answered by the effect Answer with the same `call_id` (random, from the shell)."""
 
     call_id: str
     command: Command
@@ -66,13 +66,4 @@ class ProcessLost(Struct, frozen=True):
     why: str
 
 
-Event = (
-    Woke
-    | Proposed
-    | Persisted
-    | MessageReceived
-    | ProcessStarted
-    | ProcessNotStarted
-    | ProcessEnded
-    | ProcessLost
-)
+Event = Woke | Proposed | Persisted | MessageReceived | ProcessStarted | ProcessNotStarted | ProcessEnded | ProcessLost

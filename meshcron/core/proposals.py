@@ -59,7 +59,7 @@ class Proposals:
             raise PreconditionFailed(f"{name!r} is at revision {state.revision}, not {if_revision}")
         return state
 
-    # ---- jobs -------------------------------------------------------------------------------------------------------
+    # jobs
 
     def _put_job(self, command: commands.PutJob, now: Instant, call: str) -> entries.JobPut:
         job, old, wall_us = command.job, self._state.named(command.job.name), self._clock.wall_us(now)
@@ -109,12 +109,12 @@ class Proposals:
                 seen.add(name)
                 above.extend(parent_state.job.parent_jobs)
 
-    # ---- runs -------------------------------------------------------------------------------------------------------
+    # runs
 
     def _run_job(self, command: commands.RunJob, now: Instant, call: str) -> list[Entry]:
         state = self._job(command.name)
         policy = state.job.concurrency
-        if policy == "allow" or not state.open_ids:
+        if policy == "allow" or not self._state.is_busy(state):
             return [self._manual(state, command, now, call)]
         if policy == "forbid":
             why = f"{command.name!r} is still running and forbids a second run"

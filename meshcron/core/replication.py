@@ -65,7 +65,7 @@ class Ledger:
         self._vote_number = 0
         self._touched = False
 
-    # ---- becoming leader ------------------------------------------------------------------------------------------
+    # becoming leader
 
     def stand(self, turn: Turn) -> None:
         """Open a new term and vote for ourselves in it."""
@@ -83,7 +83,7 @@ class Ledger:
         self.role = Leader(self.last_index + 1)
         self.propose(first, turn)
 
-    # ---- the log --------------------------------------------------------------------------------------------------
+    # the log
 
     def propose(self, entry: Entry, turn: Turn) -> int:
         """Append an entry; it is committed when `take_committed` gives it back. Returns its index.

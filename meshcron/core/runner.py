@@ -149,7 +149,7 @@ class Runner:
             elif seen.acknowledged:
                 heapq.heappush(self._forgettable, (seen.start_by_cluster_us, seen.execution_id))
 
-    # ---- time -------------------------------------------------------------------------------------------------------
+    # time
 
     def _hear(self, sender: str, cluster_us: int, turn: Turn) -> None:
         """A leader's stamp: the fastest one maps cluster time to our own clock."""
@@ -188,7 +188,7 @@ class Runner:
             self._send_outbox(turn)
         self._forget_old(turn)
 
-    # ---- orders -----------------------------------------------------------------------------------------------------
+    # orders
 
     def run(self, sender: str, message: Run, turn: Turn) -> None:
         """Orders from a leader: write each down, then acknowledge."""
@@ -242,7 +242,7 @@ class Runner:
         self._seen[seen.execution_id] = seen
         turn.write(seen.row())
 
-    # ---- starting ---------------------------------------------------------------------------------------------------
+    # starting
 
     def _fire(self, turn: Turn) -> None:
         """Start what is due, as many as there are slots; the rest waits in the order of its due times."""
@@ -298,7 +298,7 @@ class Runner:
             limits=spec.limits,
         )
 
-    # ---- what processes do ------------------------------------------------------------------------------------------
+    # what processes do
 
     def process_started(self, event: ProcessStarted, turn: Turn) -> None:
         """Write the pid down, so that a restarted agent finds the process; tell the leader, waiting for nothing."""
@@ -399,7 +399,7 @@ class Runner:
         self._mark_cluster_us = max(self._mark_cluster_us, cluster_us)
         turn.write(self._mark_row(), Drop("seen", tuple(old)))
 
-    # ---- stopping ---------------------------------------------------------------------------------------------------
+    # stopping
 
     def stop(self, sender: str, message: Stop, turn: Turn) -> None:
         """Stop or kill; an unknown id is written down first, so that a later Run is answered known(stopped)."""
@@ -445,7 +445,7 @@ class Runner:
             elif not seen.ending_as:
                 self._terminate(seen, "timeout", turn)
 
-    # ---- what the status page and the tests ask -----------------------------------------------------------------------
+    # what the status page and the tests ask
 
     @property
     def running(self) -> int:

@@ -20,7 +20,7 @@ from meshcron.model import SECOND_US, Instant, Job, Trigger
 from meshcron.rows import OwedRow, Row
 
 RECENT_US = 10 * SECOND_US
-"""A tick decided within this of its time runs, merely late; an older one is missed and catch_up decides (PROTOCOL 7)."""
+"""A tick decided within this of its time runs, merely late; older ones are missed, catch_up decides (PROTOCOL 7)."""
 
 START_WINDOW_US = 120 * SECOND_US
 """How long after its commit an intent may still be accepted (PROTOCOL 6, start_by)."""
@@ -70,7 +70,7 @@ class Scheduler:
         self._start_run = ""
         self.more = False
 
-    # ---- what changed -----------------------------------------------------------------------------------------------
+    # what changed
 
     def lead(self, start_run: str) -> None:
         """Take over: every job is looked at anew. `start_run` names this start of the agent for @reboot jobs."""
@@ -124,7 +124,7 @@ class Scheduler:
             known = self._schedules[state.uid] = state.revision, parsed
         return known[1]
 
-    # ---- when -------------------------------------------------------------------------------------------------------
+    # when
 
     def next_wakeup(self, now: Instant) -> int | None:
         """On the suspend-counting clock: when the next tick comes within the horizon or is due."""
@@ -150,9 +150,9 @@ class Scheduler:
 
     def _may_arm(self, state: JobState) -> bool:
         """Armed ahead is what allows overlap, or has nothing open."""
-        return state.job.concurrency == "allow" or not state.open_ids
+        return state.job.concurrency == "allow" or not self._state.is_busy(state)
 
-    # ---- deciding ---------------------------------------------------------------------------------------------------
+    # deciding
 
     def decide(self, now: Instant) -> list[tuple[set[int], Entry]]:
         """Entries to propose now, at most a slice; `more` says whether there is more to do at once."""
@@ -177,13 +177,9 @@ class Scheduler:
 
     def intents_entry(self, now: Instant, intents: list[Intent], call: str = "") -> entries.Intents:
         """Intents stamped with the clocks."""
-        return entries.Intents(
-            self._clock.cluster_us(now), now.wall_us, self._clock.offset_us, tuple(intents), call
-        )
+        return entries.Intents(self._clock.cluster_us(now), now.wall_us, self._clock.offset_us, tuple(intents), call)
 
-    def _decide_ticks(
-        self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]
-    ) -> None:
+    def _decide_ticks(self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]) -> None:
         wall_us = self._clock.wall_us(now)
         blocked: list[tuple[int, int]] = []
         done = 0
@@ -195,8 +191,7 @@ class Scheduler:
             if tick > wall_us and not self._may_arm(state):
                 blocked.append((tick, uid))
                 continue
-            for entry in self._decide_tick(state, tick, now, intents):
-                proposals.append(({uid}, entry))
+            proposals.extend(({uid}, entry) for entry in self._decide_tick(state, tick, now, intents))
             done += 1
             if done >= SLICE:
                 self.more = True
@@ -264,9 +259,7 @@ class Scheduler:
             return last
         return schedule.latest_before(wall_us - recent_us - 1, tick - 1) or tick
 
-    def _ticks_to_make_up(
-        self, state: JobState, schedule: Schedule, tick: int, last: int, wall_us: int
-    ) -> list[int]:
+    def _ticks_to_make_up(self, state: JobState, schedule: Schedule, tick: int, last: int, wall_us: int) -> list[int]:
         """The missed ticks that run after all, oldest first; recent ones count as such for `latest`."""
         oldest = wall_us - state.job.start_deadline_us
         recent = wall_us - last <= min(RECENT_US, state.job.start_deadline_us)
@@ -308,7 +301,7 @@ class Scheduler:
             next_wall_us=next_tick(self.schedule_of(state), state.job, tick),
         )
 
-    def build_intent(  # noqa: PLR0913 - an intent has these parts
+    def build_intent(
         self,
         state: JobState,
         now: Instant,
@@ -345,7 +338,7 @@ class Scheduler:
             env,
         )
 
-    # ---- owed runs, @reboot, reseating --------------------------------------------------------------------------------
+    # owed runs, @reboot, reseating
 
     def _decide_owed(self, now: Instant, intents: list[Intent]) -> None:
         cluster_us = self._clock.cluster_us(now)
@@ -355,7 +348,8 @@ class Scheduler:
             state = self._state.jobs.get(row.uid) if row else None
             if row is None or state is None or row.kind == "join":
                 continue
-            waits = row.kind in ("queued", "replace", "child") and not self._may_arm(state)
+            alone = not state.open_ids if row.kind == "retry" else self._may_arm(state)
+            waits = not alone and state.job.concurrency != "allow"
             if waits or row.uid in self._undecided:
                 self._held_owed.setdefault(row.uid, set()).add(key)  # `touched` puts it back
                 continue
@@ -402,7 +396,5 @@ class Scheduler:
             schedule = self.schedule_of(state)
             keeps = schedule.follows_wall_clock and state.cursor_wall_us - wall_us < RESEAT_STEP_US
             cursor = state.cursor_wall_us if keeps else min(state.cursor_wall_us, wall_us)
-            items.append(
-                (uid, state.revision, self._state.epoch, cursor, next_tick(schedule, state.job, cursor))
-            )
+            items.append((uid, state.revision, self._state.epoch, cursor, next_tick(schedule, state.job, cursor)))
         return {item[0] for item in items}, entries.Reseat(tuple(items))

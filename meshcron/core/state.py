@@ -78,6 +78,8 @@ class State:
         self.open: dict[str, Execution] = {}
         self.run_open: dict[str, int] = defaultdict(int)
         self.owed: dict[str, OwedRow] = {}
+        self.retrying: dict[int, int] = defaultdict(int)
+        """How many retries are owed to a job: until they are decided its run is not over."""
         self.members: dict[int, Member] = {}
         self.token_map: dict[str, Token] = {}
 
@@ -86,7 +88,7 @@ class State:
         """The clock epoch: rises with each agreed step of the clocks backward."""
         return self.clock[3]
 
-    # ---- reading at start -----------------------------------------------------------------------------------------
+    # reading at start
 
     @staticmethod
     def load(loaded: Loaded) -> State:
@@ -98,7 +100,8 @@ class State:
             state._load_job(row, states)
         for execution in loaded.open_executions:
             state.add_open(execution)
-        state.owed = {row.key: row for row in loaded.owed}
+        for row in loaded.owed:
+            state.add_owed(row)
         state.members = {member.number: member for member in loaded.members}
         state.token_map = {token.id: token for token in loaded.tokens}
         return state
@@ -141,7 +144,7 @@ class State:
         else:
             self.add_job(loaded)
 
-    # ---- small changes that keep the indexes true; called by catalog.py ---------------------------------------------
+    # small changes that keep the indexes true; called by catalog.py
 
     def add_job(self, state: JobState) -> None:
         """A job becomes visible, or its definition changes."""
@@ -177,7 +180,21 @@ class State:
         if state := self.job_state(execution.uid):
             state.open_ids -= {execution.id}
 
-    # ---- finding ----------------------------------------------------------------------------------------------------
+    def add_owed(self, row: OwedRow) -> None:
+        """A run is owed."""
+        self.retrying[row.uid] += row.kind == "retry" and row.key not in self.owed
+        self.owed[row.key] = row
+
+    def remove_owed(self, key: str) -> None:
+        """An owed run is decided."""
+        row = self.owed.pop(key)
+        self.retrying[row.uid] -= row.kind == "retry"
+
+    def is_busy(self, state: JobState) -> bool:
+        """Whether a run of a job is not over: something is open, or a retry is owed."""
+        return bool(state.open_ids) or self.retrying.get(state.uid, 0) > 0
+
+    # finding
 
     def job_state(self, uid: int) -> JobState | None:
         """A job by its uid, a deleted one with open executions included."""
@@ -199,7 +216,7 @@ class State:
         """Whether a run of that kind waits for a job (`queued`, `replace`)."""
         return f"{kind}|{uid}" in self.owed
 
-    # ---- what the service reads -------------------------------------------------------------------------------------
+    # what the service reads
 
     def view(self, state: JobState) -> JobView:
         """A job as the API shows it."""

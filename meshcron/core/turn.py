@@ -47,9 +47,7 @@ class Turn:
         """Let an effect leave once everything written up to the end of this turn is durable."""
         self._effects.append((True, effect))
 
-    def at_once(
-        self, effect: Send | SignalProcess | AdoptProcess | Alarm | Halt | Answer | ForgetProcess
-    ) -> None:
+    def at_once(self, effect: Send | SignalProcess | AdoptProcess | Alarm | Halt | Answer | ForgetProcess) -> None:
         """Let an effect leave now: it shows nothing that is not durable already."""
         self._effects.append((False, effect))
 

@@ -153,6 +153,14 @@ def _parsed(text: str, source: str) -> ClusterKey:
         raise StartRefused(f"{source}: {refused}") from None
 
 
+def new_curve_pair() -> CurvePair:
+    """A fresh CURVE pair: an agent's own, drawn once for life."""
+    import zmq  # noqa: PLC0415 - as in `curve_pair`
+
+    public, secret = zmq.curve_keypair()
+    return CurvePair(public, secret)
+
+
 def hkdf(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     """HKDF with SHA-256 (RFC 5869), at most 255 blocks of 32 bytes."""
     pseudorandom = hmac.digest(salt or bytes(hashlib.sha256().digest_size), key, "sha256")

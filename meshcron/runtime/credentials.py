@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from meshcron.model import Token
+from meshcron.net.keys import ClusterKey
 
 ADMIN_FILE = "admin.token"
 LOCAL_FILE = "local.token"
@@ -31,6 +32,16 @@ def _token(file: Path, id_: str, name: str, node_id: str, wall_us: int) -> Token
         write_private(file, secret + "\n")
     digest = hashlib.sha256(secret.encode()).hexdigest()
     return Token(id=id_, name=name, role="admin", sha256=digest, created_wall_us=wall_us, node_id=node_id)
+
+
+def random_id() -> str:
+    """128 random bits in hex: a node id, a cluster id."""
+    return secrets.token_hex(16)
+
+
+def new_key() -> ClusterKey:
+    """A fresh cluster key."""
+    return ClusterKey(secrets.token_bytes(32))
 
 
 def write_private(file: Path, text: str) -> None:

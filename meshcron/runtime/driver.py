@@ -85,7 +85,7 @@ class Driver:
         for answer in self._answers.values():
             answer.cancel()
 
-    # ---- events in --------------------------------------------------------------------------------------------------
+    # events in
 
     def handle(self, event: Event) -> None:
         """Give the core an event, now or right after the one it is handling."""
@@ -118,7 +118,7 @@ class Driver:
         found = self._keyed.get(key)
         return found[1] if found else None
 
-    # ---- the loop ---------------------------------------------------------------------------------------------------
+    # the loop
 
     def _drain(self) -> None:
         """Handle what is in the inbox, then set the timer."""
@@ -148,7 +148,7 @@ class Driver:
         self._timer = None
         self.handle(Woke())
 
-    # ---- effects out ------------------------------------------------------------------------------------------------
+    # effects out
 
     def _perform(self, wanted: list[Effect]) -> None:
         for effect in wanted:
@@ -163,7 +163,7 @@ class Driver:
         while self._held and getattr(self._held[0], "after", 0) <= self._durable:
             self._do(self._held.popleft())
 
-    def _do(self, effect: Effect) -> None:  # noqa: C901 - one arm a kind of effect
+    def _do(self, effect: Effect) -> None:
         match effect:
             case effects.Persist():
                 self._writer.submit(effect.n, effect.rows)

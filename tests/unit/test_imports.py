@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "store": INNER | {"store"},
     "net": INNER | {"net"},
     "notify": INNER | {"notify"},
-    "runtime": INNER | {"core", "store", "net", "runtime"},
+    "runtime": INNER | {"core", "store", "net", "runtime", "service"},
     "service": {"model", "errors", "commands"},
     "api": INNER | {"values", "service", "api"},
     "web": INNER | {"service", "api", "web"},
@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
 
 LIBRARIES: dict[str, str] = {
     "apprise": r"notify/apprise\.py",
-    "click": r"cli/.*",
+    "click": r"cli/.*|main\.py",
     "cron_descriptor": r"core/schedule_words\.py",
     "croniter": r"core/schedule\.py",
     "crontab": r"cli/.*",

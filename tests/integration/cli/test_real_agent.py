@@ -55,7 +55,7 @@ def agent(folder: Path, cli: Cli) -> Iterator[subprocess.Popen[bytes]]:
     """One agent for all stories; it ends gracefully when asked to."""
     flags = ["--name", "one", "--bind", "127.0.0.1", "--http", "127.0.0.1:0", "--no-mdns"]
     ports = ["--gate-port", "0", "--mesh-port", "0", "--pub-port", "0"]
-    log = folder / "agent.log"
+    log = folder.with_suffix(".log")
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "meshcron", "up", *flags, *ports],
