@@ -117,10 +117,11 @@ def output(client: Client, name: str, execution_id: str | None, follow: bool) ->
 
 
 def last_execution(client: Client, name: str) -> str:
-    """The id of the newest execution of a job that has an output: one that was skipped never had one."""
+    """The id of the newest execution of a job that has an output: one that was skipped never had one, one that is armed
+    ahead has none yet."""
     found = executions(client, name, {"_start": 0, "_end": SHOWN, "_order": "DESC"})
     for execution in found:
-        if execution["status"] != "skipped":
+        if execution["status"] not in {"skipped", "armed"}:
             return str(execution["id"])
     raise Failure(f'"{name}" has not run yet; meshcron run {name}', NOT_FOUND)
 

@@ -100,8 +100,8 @@ class State:
             state._load_job(row, states)
         for execution in loaded.open_executions:
             state.add_open(execution)
-        for row in loaded.owed:
-            state.add_owed(row)
+        for owed in loaded.owed:
+            state.add_owed(owed)
         state.members = {member.number: member for member in loaded.members}
         state.token_map = {token.id: token for token in loaded.tokens}
         return state

@@ -6,7 +6,7 @@ import os
 
 import msgspec
 import pytest
-from world import World, unaccounted_ticks
+from world import World, unaccounted_ticks  # type: ignore[import-not-found] # conftest.py adds this folder
 
 from meshcron import commands
 from meshcron.core.state import State

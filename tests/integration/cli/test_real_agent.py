@@ -239,7 +239,7 @@ def test_one_writes_out_a_tag_that_selects(cli: Cli) -> None:
 
 def test_no_agent(cli: Cli, tmp_path: Path) -> None:
     """A data directory without an agent: code 4, one line, the next step."""
-    (tmp_path / "agent.json").write_text('{"url": "http://127.0.0.1:1"}')
+    (tmp_path / "agent.json").write_text('{"url": "http://127.0.0.1:1", "pid": 1}')
     answer = cli("ls", MESHCRON_DATA_DIR=str(tmp_path))
     assert answer.returncode == 4
     assert answer.stderr == 'meshcron: no agent answers at http://127.0.0.1:1; start one with "meshcron up"\n'
