@@ -36,6 +36,14 @@ class Formed(Struct, frozen=True, tag="formed"):
     tokens: tuple[Token, ...]
 
 
+class Recovered(Struct, frozen=True, tag="recovered"):
+    """An operator brought the cluster back from what was left of it: the roster is this member alone, what was open is
+    lost, and so is every tick up to an instant, for it may have run (PROTOCOL 2, recover)."""
+
+    member: Member
+    until_wall_us: int
+
+
 class MemberPut(Struct, frozen=True, tag="member_put"):
     """A member is added, or its committed facts change."""
 
@@ -121,8 +129,8 @@ class Skip(Struct, frozen=True, tag="skip", kw_only=True, omit_defaults=True):
     count: int
     reason: str
     next_wall_us: int
-    owed_key: str = ""
-    call: str = ""
+    lost: bool = False
+    """Whether they ran is unknown: recorded as `lost`, not as `skipped`."""
 
 
 class Queued(Struct, frozen=True, tag="queued", kw_only=True):
@@ -196,6 +204,7 @@ class ClockStep(Struct, frozen=True, tag="clock_step"):
 Entry = (
     Noop
     | Formed
+    | Recovered
     | MemberPut
     | JobPut
     | JobDelete

@@ -23,22 +23,27 @@ from meshcron.config import Config
 from meshcron.core.agent import Agent, Settings
 from meshcron.core.events import Event
 from meshcron.errors import StartRefused
-from meshcron.model import Token
+from meshcron.model import SECOND_US, Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, find_key, new_curve_pair
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
-from meshcron.runtime.credentials import admin_token, local_token, new_key, random_id, write_private
+from meshcron.runtime.credentials import LOCAL_FILE, admin_token, local_token, new_key, random_id, write_private
 from meshcron.runtime.driver import Driver
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.process import Processes
 from meshcron.runtime.standing import Facts, Standing, machine_facts
 from meshcron.service import OutputChunk, Service
-from meshcron.store.directory import Identity, machine_id
+from meshcron.store.directory import NODE_FILE, DataDirectory, Identity, machine_id
+from meshcron.store.log import LogBase
+from meshcron.store.salvage import salvage as salvage_files
 from meshcron.store.store import Store
 from meshcron.store.writer import Writer
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter: at the default 5 ms a busy loop turns 0.2 ms commits into 20-40 ms."""
+
+RECOVERED_FILE = "recovered"
+"""Stands in the data directory from a salvage until the agent has recorded what was lost."""
 
 READY_SECONDS = 30.0
 """A first answer takes well under a second; whoever waits longer has a disk that does not answer."""
@@ -130,6 +135,7 @@ class Process:
             driver.start()
             standing, server = self._serve(agent, driver, processes, key)
             await self._ready(agent, driver, standing, local)
+            (self._folder / RECOVERED_FILE).unlink(missing_ok=True)
             self._announce(server.port)
             return await self._ending
         finally:
@@ -153,6 +159,7 @@ class Process:
             horizon_us=self._config.horizon_us,
             cluster=random_id(),
             tokens=tokens,
+            recovering=(self._folder / RECOVERED_FILE).exists(),
         )
 
     def _serve(self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey) -> tuple[Standing, ApiServer]:
@@ -281,5 +288,31 @@ async def close_server(server: HTTPServer) -> None:
 
 
 def salvage(config: Config) -> str:
-    """Offline: set a damaged database aside and go on with what is whole. Returns what to tell the operator."""
-    raise StartRefused(f"{config.data_dir}: salvage is not wired yet")
+    """Offline: set a damaged database aside and go on with what is whole, under a new node id. Returns what to tell the
+    operator; raises StartRefused where an agent uses the directory or too little is left."""
+    folder = Path(config.data_dir)
+    directory = DataDirectory(folder, machine_id())
+    if not (folder / NODE_FILE).exists():
+        raise StartRefused(f"{folder}: no agent has ever run here; give its folder with --data-dir")
+    directory.lock()
+    try:
+        label = str(clock.wall_clock_us() // SECOND_US)
+        report = salvage_files(folder, label, applied_entry)
+        directory.rename(new_identity())
+        (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
+        write_private(folder / RECOVERED_FILE, label + "\n")
+    finally:
+        directory.close()
+    lines = [f"salvaged {folder}: the log goes on after entry {report.last.index}"]
+    lines.append(f"at most {report.entries_lost_max} acknowledged entries are gone; open runs are recorded as lost")
+    if report.incomplete:
+        lines.append(f"rows are missing from: {', '.join(report.incomplete)}")
+    lines.append(f"the damaged files stay beside it: {', '.join(report.set_aside)}")
+    lines.append('start the agent again with "meshcron up"')
+    return "\n".join(lines)
+
+
+def applied_entry(meta: dict[str, str]) -> LogBase:
+    """The entry that the catalog's rows stand for. Raises KeyError, ValueError."""
+    index, term, crc = meta["applied"].split()
+    return LogBase(int(index), int(term), int(crc))

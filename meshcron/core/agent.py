@@ -73,6 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Random id for the cluster, used if this agent forms one."""
     tokens: tuple[Token, ...]
     """The first tokens, used likewise."""
+    recovering: bool = False
+    """The data directory was salvaged: this agent goes on alone, under a new node id."""
 
 
 class Call(Struct):
@@ -203,9 +205,15 @@ class Agent:
         self.clock.start(turn.now, cluster_us, wall_us, offset_us)
         now_us = self.clock.cluster_us(turn.now)
         self.ledger.lead(entries.Noop(now_us, turn.now.wall_us, self.clock.offset_us), turn)
+        member = Member(node_id=self._settings.node_id, name=self._settings.name, number=1)
+        if self._settings.recovering:
+            until_us = self.clock.wall_us(turn.now) + 2 * self._settings.horizon_us
+            self.ledger.propose(entries.Recovered(member, until_us), turn)
         if not self.state.cluster:
-            member = Member(node_id=self._settings.node_id, name=self._settings.name, number=1)
             self.ledger.propose(entries.Formed(self._settings.cluster, member, self._settings.tokens), turn)
+
+    def _is_member(self) -> bool:
+        return any(member.node_id == self._settings.node_id for member in self.state.members.values())
 
     def _lead(self, turn: Turn) -> None:
         """Our own first entry is applied, and the cluster has its id: act on the state from here on."""
@@ -325,7 +333,7 @@ class Agent:
         turn.write_all(rows)
         role = self.ledger.role
         if not self.leading:
-            if isinstance(role, Leader) and committed.index >= role.first_index and self.state.cluster:
+            if isinstance(role, Leader) and committed.index >= role.first_index and self._is_member():
                 self._lead(turn)
             return
         self._follow_up(committed, applied, rows, turn)

@@ -69,6 +69,8 @@ class Catalog:
                 return self._clock(entry.cluster_us, entry.wall_us, entry.wall_offset_us)
             case entries.Formed():
                 return self._formed(entry)
+            case entries.Recovered():
+                return self._recovered(entry)
             case entries.MemberPut():
                 self.state.members[entry.member.number] = entry.member
                 self._rows.append(MemberRow(entry.member))
@@ -129,6 +131,15 @@ class Catalog:
         self._rows += [MetaRow("cluster", entry.cluster), MemberRow(entry.member)]
         self._rows += [TokenRow(token) for token in entry.tokens]
         return None
+
+    def _recovered(self, entry: entries.Recovered) -> object:
+        others = tuple(number for number in self.state.members if number != entry.member.number)
+        self.state.members = {entry.member.number: entry.member}
+        self.state.recovered_wall_us = entry.until_wall_us
+        self._rows += [MemberRow(entry.member), Drop("members", others)]
+        self._rows.append(MetaRow("recovered", str(entry.until_wall_us)))
+        items = tuple(ResultItem(execution_id=id_, kind="lost", reason="recovered") for id_ in sorted(self.state.open))
+        return self._results(entries.Results(self.state.clock[0], items))
 
     def _token_put(self, entry: entries.TokenPut) -> object:
         clash = next((old for old in self.state.token_map.values() if old.name == entry.token.name), None)
@@ -319,6 +330,7 @@ class Catalog:
         run_id: str,
         trigger: str,
         attempt: int = 1,
+        status: Status = Status.SKIPPED,
     ) -> None:
         """A final record of ticks that ran nowhere."""
         state.recorded += 1
@@ -333,7 +345,7 @@ class Catalog:
             scheduled_wall_us=from_wall_us,
             due_cluster_us=0,
             start_by_cluster_us=0,
-            status=Status.SKIPPED,
+            status=status,
             reason=reason,
             until_wall_us=to_wall_us,
             count=count,
@@ -346,7 +358,16 @@ class Catalog:
         if state is None or not self._tick_holds(state, entry.revision, entry.epoch, entry.to_wall_us):
             raise DecideAgain("the job changed meanwhile")
         run_id = f"{entry.uid}-{entry.epoch}-{entry.from_wall_us // SECOND_US}"
-        self._record_skip(state, entry.from_wall_us, entry.to_wall_us, entry.count, entry.reason, run_id, "schedule")
+        self._record_skip(
+            state,
+            entry.from_wall_us,
+            entry.to_wall_us,
+            entry.count,
+            entry.reason,
+            run_id,
+            "schedule",
+            status=Status.LOST if entry.lost else Status.SKIPPED,
+        )
         self._move(state, entry.to_wall_us, entry.next_wall_us)
         return None
 

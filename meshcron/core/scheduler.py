@@ -202,6 +202,8 @@ class Scheduler:
     def _decide_tick(self, state: JobState, tick: int, now: Instant, intents: list[Intent]) -> list[Entry]:
         """What becomes of one tick, and of those missed after it."""
         wall_us = self._clock.wall_us(now)
+        if tick <= self._state.recovered_wall_us:
+            return [self._skip(state, tick, self._state.recovered_wall_us, "recovered", lost=True)]
         paused_from, paused_until = self._state.pause
         if paused_from and paused_from <= tick <= paused_until:
             return [self._skip(state, tick, min(paused_until, wall_us), "paused")]
@@ -275,7 +277,7 @@ class Scheduler:
             ticks.append(before)
         return ticks[::-1]
 
-    def _skip(self, state: JobState, from_us: int, to_us: int, reason: str) -> entries.Skip:
+    def _skip(self, state: JobState, from_us: int, to_us: int, reason: str, *, lost: bool = False) -> entries.Skip:
         schedule = self.schedule_of(state)
         last = schedule.latest_before(to_us, from_us - 1) or from_us
         count = 1 if last == from_us else schedule.count_between(from_us - 1, last, COUNT_MOST) or 0
@@ -288,6 +290,7 @@ class Scheduler:
             count=count,
             reason=reason,
             next_wall_us=next_tick(schedule, state.job, last),
+            lost=lost,
         )
 
     def _intent(self, state: JobState, tick: int, now: Instant, trigger: Trigger) -> Intent:

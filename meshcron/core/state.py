@@ -69,6 +69,8 @@ class State:
         self.paused = False
         self.pause: tuple[int, int] = (0, 0)
         """Wall instants of the last pause: from, until (0 while it lasts)."""
+        self.recovered_wall_us = 0
+        """Ticks up to this instant may have run before an operator's `recover`."""
         self.jobs: dict[int, JobState] = {}
         self.hidden: dict[int, JobState] = {}
         self.uids: dict[str, int] = {}
@@ -108,6 +110,7 @@ class State:
 
     def _load_meta(self, meta: dict[str, str]) -> None:
         self.cluster = meta.get("cluster", "")
+        self.recovered_wall_us = int(meta.get("recovered", "0"))
         if "applied" in meta:
             index, term, crc = meta["applied"].split()
             self.applied = int(index), int(term), int(crc)
