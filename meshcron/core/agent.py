@@ -133,7 +133,7 @@ class Agent:
         wishes = [self._clock_boot_us + CLOCK_CHECK_US]
         if self.ledger.has_committed() or self._again:
             wishes.append(now.boot_us)
-        if self._started:
+        if self._started and not self.ledger.syncing:  # else Persisted will find them
             wishes.append(self._started_boot_us + STARTED_DELAY_US)
         parts = [self.runner.next_wakeup(), self._dispatch.next_wakeup()]
         if self.leading:
