@@ -353,8 +353,9 @@ class Scheduler:
                 continue
             alone = not state.open_ids if row.kind == "retry" else self._may_arm(state)
             waits = not alone and state.job.concurrency != "allow"
+            # `touched` puts it back: when it may run, and where the entry applied as nothing.
+            self._held_owed.setdefault(row.uid, set()).add(key)
             if waits or row.uid in self._undecided:
-                self._held_owed.setdefault(row.uid, set()).add(key)  # `touched` puts it back
                 continue
             intents.append(
                 self.build_intent(

@@ -55,7 +55,7 @@ def live_through(seed: int) -> World:
     world.crash_chance = 0.0
     if world.agent is None:
         world.start()
-        world.run_for(1)
+    world.run_for(5)  # it may have started a moment ago
     world.ask("unpause", commands.SetPaused(False))
     world.run_for(30)
     world.settled_us = world.now().wall_us - 15 * SECOND_US
