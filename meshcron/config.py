@@ -41,6 +41,9 @@ HORIZON_US_MAX = 60_000_000
 MEMBERS_MAX = 100
 """Up to here hearing every other agent each second costs an agent under 2 % of a core (LIMITS 3)."""
 
+ORPHAN_AGE_US_MAX = 365 * 86_400 * 10**6
+"""A year: longer nobody looks for what a damaged database has forgotten."""
+
 SLOTS_MAX = 10_000
 """Processes at once; more would meet the system's own limits on processes and open files first."""
 
@@ -130,6 +133,12 @@ class Config:
     data_dir: Path = _machine_key(
         values.path, f"Folder of its state ({ROOT_DATA_DIR} as root, else the user's state folder).", "DIR"
     )
+    adopt_data_dir: bool = _key(
+        values.switch,
+        False,
+        "Go on as a new agent where data_dir was copied or moved here; its old identity is set aside.",
+        flag_only=True,
+    )
     tag: Mapping[str, str] = _key(
         values.tags, [], "What jobs select this agent by, such as role=web.", "K=V", repeatable=True
     )
@@ -181,6 +190,15 @@ class Config:
         repeatable=True,
     )
     output_max_bytes: int = _key(values.size, "10MiB", "Output kept of one execution: its head and its tail.", "SIZE")
+    output_total_max_bytes: int = _key(
+        values.size, "1GiB", "Output kept of all executions on this agent; the oldest goes first.", "SIZE"
+    )
+    output_orphan_age_us: int = _key(
+        values.duration(0, ORPHAN_AGE_US_MAX),
+        "7d",
+        "How long output stays whose record was lost with a damaged database.",
+        "TIME",
+    )
     log_level: Literal["info", "debug", "warning", "error"] = _choice(
         ("info", "debug", "warning", "error"), "The least serious events to log."
     )
@@ -194,6 +212,9 @@ class Config:
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_cert"
             raise InvalidRequest(missing, "certificate and private key go together", "give both tls_cert and tls_key")
+        if self.output_total_max_bytes < self.output_max_bytes:
+            why = f"{self.output_total_max_bytes} bytes for all outputs are less than output_max allows one of them"
+            raise InvalidRequest("output_total_max", why, f"at least {self.output_max_bytes}, or a lower output_max")
         self._refuse_shared_ports()
 
     def _refuse_shared_ports(self) -> None:
@@ -207,9 +228,11 @@ class Config:
 
     def warnings(self) -> list[str]:
         """What is allowed but must be said loudly at each start."""
-        if values.is_loopback(self.http.host):
-            return []
         said = []
+        if self.adopt_data_dir:
+            said.append("adopt_data_dir is set: leave it out next time, or a copy of data_dir goes on unasked")
+        if values.is_loopback(self.http.host):
+            return said
         if self.tls_cert is None:
             said.append(
                 f"API and page on {self.http} are not encrypted: tokens can be read on the way (tls_cert, tls_key)"

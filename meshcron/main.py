@@ -3,104 +3,119 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
+import shlex
 import signal
+import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 import structlog
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 
-from meshcron.api.app import make_app
-from meshcron.api.server import ApiServer, serve
+from meshcron.api.app import Api, make_app
+from meshcron.api.server import ApiServer, serve_on
 from meshcron.api.settings import ApiSettings, allowed_hosts
 from meshcron.commands import PutToken
-from meshcron.config import Config
+from meshcron.config import KEYS, Config
 from meshcron.core.agent import Agent, Settings
-from meshcron.core.events import Event
-from meshcron.errors import StartRefused
+from meshcron.core.events import Event, Proposed, TagsChanged
+from meshcron.errors import MeshcronError, StartRefused
 from meshcron.model import SECOND_US, Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, find_key, new_curve_pair
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
 from meshcron.runtime.credentials import LOCAL_FILE, admin_token, local_token, new_key, random_id, write_private
 from meshcron.runtime.driver import Driver
+from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
+from meshcron.runtime.logs import configure_logs
+from meshcron.runtime.open_files import raise_limit
 from meshcron.runtime.process import Processes
 from meshcron.runtime.standing import Facts, Standing, machine_facts
 from meshcron.service import OutputChunk, Service
 from meshcron.store.directory import NODE_FILE, DataDirectory, Identity, machine_id
 from meshcron.store.log import LogBase
+from meshcron.store.refusals import words
 from meshcron.store.salvage import salvage as salvage_files
 from meshcron.store.store import Store
 from meshcron.store.writer import Writer
+from meshcron.values import Address
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter: at the default 5 ms a busy loop turns 0.2 ms commits into 20-40 ms."""
 
 RECOVERED_FILE = "recovered"
-"""Stands in the data directory from a salvage until the agent has recorded what was lost."""
+"""Stands in the data directory from a salvage or an adoption until the agent has recorded what was lost."""
+
+RELOADED = frozenset({"tag"})
+"""The keys that HUP reads again; all others need a start."""
 
 READY_SECONDS = 30.0
 """A first answer takes well under a second; whoever waits longer has a disk that does not answer."""
 
+READY_LOOK_SECONDS = 0.002
+"""Between two looks whether it is."""
+
 log = structlog.get_logger("meshcron")
 
 
-def run(config: Config) -> int:
-    """Be an agent until TERM. Returns the exit code; raises StartRefused where the operator has to act."""
+def run(config: Config, reread: Callable[[], Config]) -> int:
+    """Be an agent until TERM. Returns the exit code; raises StartRefused where the operator has to act. `reread` gives
+    the configuration anew (HUP)."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    configure_logs(config)
+    configure_logs(config.log_level, config.log_format)
     for warning in config.warnings():
         log.warning(warning)
-    return asyncio.run(Process(config).live())
-
-
-def configure_logs(config: Config) -> None:
-    """Log lines to standard error, as text or JSON."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if config.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(config.log_level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    return asyncio.run(Process(config, reread, open_files=raise_limit()).live())
 
 
 class Process:
     """One agent's process, from its data directory to its listening sockets."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], *, open_files: int | None = None) -> None:
+        """`open_files`: the soft limit on open files that jobs get; None = the agent's own."""
         self._config = config
+        self._reread = reread
+        self._open_files = open_files
+        self._driver: Driver | None = None
+        self._hung_up = False
+        self._invitation = ""
         self._folder = Path(config.data_dir)
         self._store = Store(self._folder, machine_id())
         self._ending: asyncio.Future[int]
         self._failure = ""
 
     async def live(self) -> int:
-        """Start, serve until asked to end, close in reverse."""
+        """Start, serve until asked to end, close in reverse.
+
+        What an operator can mistype is refused before a byte of the directory changes but its lock's.
+        """
         loop = asyncio.get_running_loop()
         self._ending = loop.create_future()
-        loaded = self._store.open(new_identity)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
-            return await self._with_store(loaded)
+            self._store.directory.lock()
+            find_key(self._config.key_file, self._folder, os.environ)
+            secured, sockets = tls(self._config), listen(self._config.http)
+            loaded = self._store.open(self._new_identity, adopt=self._config.adopt_data_dir)
+            return await self._with_store(loaded, sockets, secured)
+        except OSError as error:
+            raise StartRefused(words(error, self._folder)) from error
         finally:
             self._store.close()
 
-    async def _with_store(self, loaded: Loaded) -> int:
+    async def _with_store(
+        self, loaded: Loaded, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None
+    ) -> int:
         loop = asyncio.get_running_loop()
-        key = cluster_key(self._config, self._folder)
+        key = self._key()
         identity, wall_us = self._store.identity, clock.wall_clock_us()
         local = local_token(self._folder, identity.node_id, wall_us)
         agent = Agent(self._settings(loaded, local, wall_us), loaded)
@@ -118,11 +133,13 @@ class Process:
             policy=RunAsPolicy(tuple(self._config.run_as)),
             output_bytes_max=self._config.output_max_bytes,
             wall_clock_us=clock.wall_clock_us,
+            open_files=self._open_files,
         )
+        housekeeping = self._housekeeping(agent, processes)
         writer = Writer(
             self._store,
             on_persisted=persisted,
-            on_failure=lambda error: self._halt(f"the disk cannot be written: {error}"),
+            on_failure=lambda error: self._halt(f"the disk cannot be written: {words(error, self._folder)}"),
             on_low_disk=lambda: log.error("the disk is full: the reserve was given back; free some space"),
             hop=loop.call_soon_threadsafe,
             clock=clock.monotonic_seconds,
@@ -130,21 +147,40 @@ class Process:
         driver = Driver(agent, identity.node_id, writer, processes, now=clock.now, on_halt=self._halt)
         processes.start()
         writer.start()
+        housekeeping.start()
         server: ApiServer | None = None
         try:
             driver.start()
-            standing, server = self._serve(agent, driver, processes, key)
+            self._driver = driver
+            if self._hung_up:
+                self._reload(driver)
+            standing, app = self._api(agent, driver, processes, key)
+            server = serve_on(app, sockets, secured)
             await self._ready(agent, driver, standing, local)
             (self._folder / RECOVERED_FILE).unlink(missing_ok=True)
             self._announce(server.port)
-            return await self._ending
+            code = await self._ending
+            if self._failure:
+                log.error(self._failure)
+            return code
         finally:
             if server is not None:
                 await close_server(server)
             driver.close()
+            housekeeping.close()
             processes.close()
             await loop.run_in_executor(None, writer.close)
             (self._folder / "agent.json").unlink(missing_ok=True)
+
+    def _housekeeping(self, agent: Agent, processes: Processes) -> Housekeeping:
+        return Housekeeping(
+            processes,
+            self._store.tables.execution_by_id,
+            recovered_wall_us=lambda: agent.state.recovered_wall_us,
+            orphan_age_us=self._config.output_orphan_age_us,
+            total_bytes_max=self._config.output_total_max_bytes,
+            wall_clock_us=clock.wall_clock_us,
+        )
 
     def _settings(self, loaded: Loaded, local: Token, wall_us: int) -> Settings:
         fresh = "cluster" not in loaded.meta
@@ -162,7 +198,7 @@ class Process:
             recovering=(self._folder / RECOVERED_FILE).exists(),
         )
 
-    def _serve(self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey) -> tuple[Standing, ApiServer]:
+    def _api(self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey) -> tuple[Standing, Api]:
         config = self._config
         facts = Facts(
             node_id=self._store.identity.node_id,
@@ -170,7 +206,7 @@ class Process:
             fingerprint=key.fingerprint,
             address=config.advertise or config.http.host,
             port=config.mesh_port,
-            tags=dict(config.tag),
+            slots=config.slots,
             machine=machine_facts(config.name),
             started_wall_us=clock.wall_clock_us(),
             warnings=tuple(config.warnings()),
@@ -197,25 +233,25 @@ class Process:
             trust_lan=config.trust_lan,
             access_log=config.log_level == "debug",
         )
-        app = make_app(service, settings, wall_clock_us=clock.wall_clock_us, monotonic=clock.monotonic_seconds)
-        try:
-            server = serve(app, config.http.host, config.http.port, tls(config))
-        except OSError as error:
-            raise StartRefused(
-                f"cannot listen on {config.http.host}:{config.http.port}: {error.strerror}; "
-                "end what uses it or choose another with --http"
-            ) from None
-        return standing, server
+        return standing, make_app(
+            service, settings, wall_clock_us=clock.wall_clock_us, monotonic=clock.monotonic_seconds
+        )
 
     async def _ready(self, agent: Agent, driver: Driver, standing: Standing, local: Token) -> None:
-        """Until this agent can take writes; its local token may be new to the cluster."""
+        """Until this agent can take writes and its cluster knows its local token. Raises StartRefused."""
         deadline = clock.monotonic_seconds() + READY_SECONDS
-        while standing.why_not_ready() and not self._ending.done():
+        asked = False
+        while not self._ending.done():
+            if not standing.why_not_ready():
+                if agent.state.token_by_hash(local.sha256) is not None:
+                    return
+                if not asked:
+                    driver.handle(Proposed("local token", PutToken(local)))
+                    asked = True
             if clock.monotonic_seconds() > deadline:
-                raise StartRefused(f"the disk did not answer within {READY_SECONDS:g} s")
-            await asyncio.sleep(0.002)
-        if not self._ending.done() and agent.state.token_by_hash(local.sha256) is None:
-            await driver.propose(PutToken(local))
+                raise StartRefused(f"{self._folder}: its disk did not answer within {READY_SECONDS:g} s; look at it")
+            await asyncio.sleep(READY_LOOK_SECONDS)
+        raise StartRefused(self._failure)
 
     def _announce(self, port: int) -> None:
         config = self._config
@@ -236,16 +272,60 @@ class Process:
         }
         write_private(self._folder / "agent.json", json.dumps(record, indent=2) + "\n")
         click.echo(f"meshcron: ready at {url}/v1/ (agent {config.name}, data in {self._folder})")
+        if self._invitation:
+            click.echo(self._invitation)
 
     def _end(self, code: int) -> None:
         if self._ending.done():
             os._exit(code)  # a second TERM: now
         self._ending.set_result(code)
 
+    def _hang_up(self) -> None:
+        if self._driver is None:
+            self._hung_up = True  # once there is an agent to tell
+        else:
+            self._reload(self._driver)
+
+    def _reload(self, driver: Driver) -> None:
+        """Read the configuration again. What is wrong with it is said, and changes nothing."""
+        try:
+            config = self._reread()
+        except MeshcronError as error:
+            log.warning("the configuration is wrong, the old one holds", why=str(error))
+            return
+        driver.handle(TagsChanged(dict(config.tag)))
+        waiting = [
+            key.name for key in KEYS.values() if key.name not in RELOADED and self._differs(config, key.attribute)
+        ]
+        self._config = dataclasses.replace(self._config, tag=config.tag)
+        tags = ", ".join(f"{name}={value}" for name, value in sorted(config.tag.items()))
+        more = {"need_a_restart": ", ".join(waiting)} if waiting else {}
+        log.info("the configuration was read again", tags=tags, **more)
+
+    def _differs(self, config: Config, attribute: str) -> bool:
+        return bool(getattr(config, attribute) != getattr(self._config, attribute))
+
     def _halt(self, why: str) -> None:
         if not self._ending.done():
-            log.error(why)
+            self._failure = why
             self._ending.set_result(1)
+
+    def _new_identity(self) -> Identity:
+        """Drawn at a first start, and where a directory is adopted. What that one holds may be behind, as after a
+        salvage; and its old identity may live on elsewhere."""
+        if (self._folder / NODE_FILE).exists():
+            begin_recovery(self._folder)
+        return new_identity()
+
+    def _key(self) -> ClusterKey:
+        """The key this machine holds, or one made now: a first start without one works at once."""
+        found = find_key(self._config.key_file, self._folder, os.environ)
+        if found is not None:
+            return found.key
+        key = new_key()
+        write_private(self._folder / FILE_NAME, key.text + "\n")
+        self._invitation = invitation(key, self._folder, to_terminal=sys.stdout.isatty())
+        return key
 
 
 def new_identity() -> Identity:
@@ -259,14 +339,29 @@ def new_identity() -> Identity:
     )
 
 
-def cluster_key(config: Config, folder: Path) -> ClusterKey:
-    """The key this machine holds, or one made now: a first start without one works at once."""
-    found = find_key(config.key_file, folder, os.environ)
-    if found is not None:
-        return found.key
-    key = new_key()
-    write_private(folder / FILE_NAME, key.text + "\n")
-    return key
+def invitation(key: ClusterKey, folder: Path, *, to_terminal: bool) -> str:
+    """What a second machine types. The key itself is for the eyes of a person at a terminal: a file or a journal would
+    keep it."""
+    if to_terminal:
+        return f"on another machine: MESHCRON_KEY={key.text} meshcron up"
+    show = f"meshcron key show --secret --data-dir {shlex.quote(str(folder))}"
+    return f"on another machine: MESHCRON_KEY=mk1-... meshcron up; this machine's key: {show}"
+
+
+def begin_recovery(folder: Path) -> None:
+    """The agent of this folder will go on under a new node id, and has to record what may be lost. Raises OSError."""
+    write_private(folder / RECOVERED_FILE, f"{clock.wall_clock_us() // SECOND_US}\n")
+    (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
+
+
+def listen(http: Address) -> list[socket.socket]:
+    """The sockets of API and page; who connects now is answered once the agent runs. Raises StartRefused."""
+    try:
+        return bind_sockets(http.port, http.host)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot listen on {http}: {error.strerror}; end what uses it or choose another with --http"
+        ) from None
 
 
 def tls(config: Config) -> ssl.SSLContext | None:
@@ -297,10 +392,17 @@ def salvage(config: Config) -> str:
     directory.lock()
     try:
         label = str(clock.wall_clock_us() // SECOND_US)
-        report = salvage_files(folder, label, applied_entry)
+        # First: a crash or a full disk in between must not let the agent go on as if nothing were lost.
+        write_private(folder / RECOVERED_FILE, label + "\n")
+        try:
+            report = salvage_files(folder, label, applied_entry)
+        except StartRefused:
+            (folder / RECOVERED_FILE).unlink()
+            raise
         directory.rename(new_identity())
         (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
-        write_private(folder / RECOVERED_FILE, label + "\n")
+    except OSError as error:
+        raise StartRefused(words(error, folder)) from error
     finally:
         directory.close()
     lines = [f"salvaged {folder}: the log goes on after entry {report.last.index}"]

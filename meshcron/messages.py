@@ -1,7 +1,8 @@
 """One Struct a message between agents, and one tagged union of them all.
 
 An agent talks to itself with the same messages: the single-agent path and the mesh path are one path. Messages that
-concern executions carry many of them, so that ten thousand ticks in one second are a handful of messages.
+concern executions carry many of them, so that ten thousand ticks in one second are a handful of messages. On the wire
+a message is JSON; what stands in a field named `payload` (bytes) travels in frames of its own behind it.
 """
 
 from __future__ import annotations
@@ -134,4 +135,271 @@ class StopAck(Struct, frozen=True, tag="stop_ack"):
     items: tuple[StopAckItem, ...]
 
 
-Message = Run | RunAck | StartedReport | Result | ResultAck | Stop | StopAck
+# who is there: heartbeats on PUB, admission at the gate (PROTOCOL 1-3)
+
+
+class Endpoint(Struct, frozen=True, array_like=True):
+    """Where an agent listens. Soft state: it may be another one after each start."""
+
+    host: str
+    gate_port: int
+    mesh_port: int
+    pub_port: int
+
+
+class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent says of itself. Nothing in it is trusted for more than its own tags and address."""
+
+    node_id: str
+    name: str
+    public_key: str
+    """CURVE, Z85. At the gate it is what the newcomer will be known by; a node id never changes its key."""
+    endpoint: Endpoint
+    tags: dict[str, str]
+    facts: dict[str, str]
+    session: int
+    """The number of this start: a message of a lower one is old (PROTOCOL 1)."""
+    priority: int = 100
+    eligible: bool = True
+    """False: `voter = never`, this agent neither votes nor holds the log."""
+    version: str = ""
+    protocol: int = 1
+
+
+class Heartbeat(Struct, frozen=True, tag="heartbeat", kw_only=True):
+    """Each agent to all that listen: I live. Shows nothing durable and never waits."""
+
+    profile: Profile
+    fence: Fence
+    """The highest the sender knows of; its own, where it leads."""
+    leader: str
+    """Node id of whom it takes for the leader, "" when it knows none."""
+    cluster_us: int
+    """The leader's stamp of cluster time; 0 from anybody else."""
+    wall_us: int
+    running: int
+    """Executions that hold a slot."""
+    applied_index: int
+    """0 where the sender does not hold the log."""
+    roster_index: int
+    """The last roster change it knows of."""
+    suspects: tuple[str, ...] = ()
+    """Node ids it has not heard for too long."""
+    failed: tuple[str, ...] = ()
+    """The leader's verdict; from anybody else empty."""
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """At a gate: who knocks, and to which cluster it belongs already ("" = none yet)."""
+
+    profile: Profile
+    cluster: str
+    generation: int
+    virgin: bool = True
+    """Its cluster has no job yet: it may dissolve into another one of the same key."""
+
+
+class MemberInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A member for those who do not hold the log: committed facts, and where it was last heard."""
+
+    node_id: str
+    name: str
+    number: int
+    public_key: str
+    voter: bool
+    priority: int = 100
+    eligible: bool = True
+    endpoint: Endpoint | None = None
+    """None where the sender has not heard it in this session."""
+
+
+class Welcome(Struct, frozen=True, tag="welcome", kw_only=True):
+    """A gate's answer to a member: the cluster as it stands."""
+
+    profile: Profile
+    cluster: str
+    generation: int
+    roster_index: int
+    members: tuple[MemberInfo, ...]
+    leader: str
+
+
+class Wait(Struct, frozen=True, tag="wait"):
+    """A gate's answer: try again, and do not form a cluster of your own while one is there."""
+
+    profile: Profile
+    cluster: str
+    """"" = the answering agent is looking for a cluster too."""
+    why: str
+    virgin: bool = True
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """A gate's answer: no, for this reason; a person has to act."""
+
+    why: str
+
+
+class Admit(Struct, frozen=True, tag="admit"):
+    """A member's gate to the leader: this one knocked; commit it as a member."""
+
+    profile: Profile
+
+
+class RosterNews(Struct, frozen=True, tag="roster_news", kw_only=True):
+    """A voter to an agent that does not hold the log: the members as of an index."""
+
+    fence: Fence
+    cluster: str
+    roster_index: int
+    members: tuple[MemberInfo, ...]
+
+
+# the log and its leader (PROTOCOL 4, 5; Raft figure 2)
+
+
+class PreVote(Struct, frozen=True, tag="pre_vote", kw_only=True):
+    """Would you vote for me in this term? Grants nothing, changes no term."""
+
+    term: int
+    last_index: int
+    last_term: int
+    priority: int
+
+
+class PreVoteReply(Struct, frozen=True, tag="pre_vote_reply", kw_only=True):
+    """`standing`: I am higher, my log is as complete and I stand myself: wait one timeout (bully's ANSWER)."""
+
+    term: int
+    """The term that was asked about; where not granted, the answerer's own."""
+    granted: bool
+    standing: bool = False
+
+
+class Vote(Struct, frozen=True, tag="vote", kw_only=True):
+    """Vote for me in this term. `hand_over`: the leader itself asked me to stand."""
+
+    term: int
+    last_index: int
+    last_term: int
+    hand_over: bool = False
+
+
+class VoteReply(Struct, frozen=True, tag="vote_reply", kw_only=True):
+    """Sent once the vote is durable. Carries the clocks a new leader goes on from (PROTOCOL 7)."""
+
+    term: int
+    granted: bool
+    mark_cluster_us: int = 0
+    wall_us: int = 0
+
+
+class LogHead(Struct, frozen=True, array_like=True):
+    """An entry without its body; the bodies are the message's payload."""
+
+    index: int
+    term: int
+    crc: int
+
+
+class Append(Struct, frozen=True, tag="append", kw_only=True):
+    """The leader's entries after (prev_index, prev_term); without entries: I lead still."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    sent_boot_us: int
+    """The leader's own clock; comes back in Appended, for the lease."""
+    cluster_us: int
+    heads: tuple[LogHead, ...] = ()
+    payload: tuple[bytes, ...] = ()
+
+
+class Appended(Struct, frozen=True, tag="appended", kw_only=True):
+    """`ok`: durable here up to `match_index`. Not ok: `match_index` is where to try next."""
+
+    term: int
+    ok: bool
+    match_index: int
+    sent_boot_us: int
+
+
+class TakeOver(Struct, frozen=True, tag="take_over"):
+    """The leader to a caught-up voter: stand now; I have stopped."""
+
+    term: int
+
+
+class SnapshotChunk(Struct, frozen=True, tag="snapshot_chunk", kw_only=True):
+    """A piece of the catalog for one that is too far behind the log; `number` from 0, the last one says so."""
+
+    term: int
+    index: int
+    number: int
+    table: str
+    sha256: str
+    last: bool
+    payload: tuple[bytes, ...] = ()
+
+
+class SnapshotWanted(Struct, frozen=True, tag="snapshot_wanted"):
+    """Receiver to sender: the next chunk I lack."""
+
+    index: int
+    number: int
+
+
+# asking another agent (DESIGN.md, data path 1)
+
+
+class Call(Struct, frozen=True, tag="call", kw_only=True):
+    """An HTTP request that another agent must answer. Its token is checked again there: no agent's word counts."""
+
+    call_id: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    payload: tuple[bytes, ...] = ()
+
+
+class Reply(Struct, frozen=True, tag="reply", kw_only=True):
+    """A piece of the answer, numbered from 0. `applied_index`: the asker shows a write only once it has applied that
+    itself."""
+
+    call_id: str
+    number: int
+    last: bool
+    status: int = 0
+    headers: dict[str, str] = {}
+    applied_index: int = 0
+    payload: tuple[bytes, ...] = ()
+
+
+GateMessage = Hello | Welcome | Wait | Refused
+
+MeshMessage = (
+    Run
+    | RunAck
+    | StartedReport
+    | Result
+    | ResultAck
+    | Stop
+    | StopAck
+    | Heartbeat
+    | Admit
+    | RosterNews
+    | PreVote
+    | PreVoteReply
+    | Vote
+    | VoteReply
+    | Append
+    | Appended
+    | TakeOver
+    | SnapshotChunk
+    | SnapshotWanted
+    | Call
+    | Reply
+)
+
+Message = MeshMessage | GateMessage

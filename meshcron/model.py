@@ -177,7 +177,11 @@ class Member(Struct, frozen=True, kw_only=True):
     name: str
     number: int
     """The roster number: small, never reused; intents name their targets by it."""
+    public_key: str = ""
+    """CURVE, Z85: what every connection of this member is checked against."""
     priority: int = 100
+    eligible: bool = True
+    """False: `voter = never`, it neither votes nor holds the log."""
     voter: bool = True
 
 

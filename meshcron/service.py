@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshcron.commands import (
     ClearHistory,
@@ -27,7 +28,7 @@ from meshcron.commands import (
     StopRun,
 )
 from meshcron.errors import NoLeader, OutcomeUnknown, UnknownExecution, UnknownJob
-from meshcron.model import Execution, Token
+from meshcron.model import Execution, Status, Token
 
 Outcome = TypeVar("Outcome")
 
@@ -119,8 +120,36 @@ class Cluster(Protocol):
     def agent_view(self) -> AgentView: ...
     def member_views(self) -> Sequence[MemberView]: ...
     def why_not_ready(self) -> str | None: ...
+    def why_waiting(self, execution: Execution) -> str: ...
     def check_job(self, command: PutJob) -> None: ...
     def explain(self, schedule: str, timezone: str, name: str, count: int) -> Explained: ...
+
+
+class Told(Struct, frozen=True):
+    """What another agent answered to a request that was passed on to it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Elsewhere(Protocol):
+    """Other agents that answer for this one: the leader for writes, whoever ran a command for its output."""
+
+    def knows_tokens(self) -> bool:
+        """Whether this agent holds the log: if not, it can judge no token and answer nothing by itself."""
+
+    def where(self) -> str:
+        """Node id of the agent that takes writes, "" = this one. Raises NoLeader."""
+
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
+        """Have that agent answer; a write is shown here, too, once this returns. Raises NoLeader, OutcomeUnknown."""
+
+    def ran_here(self, execution: Execution) -> bool:
+        """Whether this agent holds the output of an execution."""
+
+    async def output(self, execution: Execution, offset: int, most: int) -> OutputChunk:
+        """A piece of it from the agent that does. Raises NoLeader where that is not reached."""
 
 
 class Service:
@@ -212,25 +241,34 @@ class Service:
         """A page of a job's executions, open and final, and how many there are. Raises UnknownJob."""
         uid = self.job(name).uid
         page = self._tables.executions(uid, newest_first=newest_first, offset=offset, limit=limit)
-        return page, self._tables.execution_count(uid)
+        return self._with_reasons(page), self._tables.execution_count(uid)
 
     def execution(self, name: str, public_id: str) -> Execution:
         """One execution of a job by the id people see. Raises UnknownJob, UnknownExecution."""
         found = self._tables.execution(self.job(name).uid, public_id)
         if found is None:
             raise UnknownExecution(public_id)
-        return found
+        return self._with_reasons([found])[0]
 
     def run(self, run_id: str) -> list[Execution]:
         """All executions of a run, every attempt, oldest first. Raises UnknownExecution."""
         found = self._tables.run_executions(run_id)
         if not found:
             raise UnknownExecution(run_id)
-        return found
+        return self._with_reasons(found)
 
     def history(self, *, filters: Mapping[str, object], offset: int = 0, limit: int = 100) -> list[Execution]:
         """Executions of all jobs, newest first; `filters`: uid, agent, status, since_wall_us, until_wall_us."""
-        return self._tables.history(filters=filters, offset=offset, limit=limit)
+        return self._with_reasons(self._tables.history(filters=filters, offset=offset, limit=limit))
+
+    def _with_reasons(self, executions: list[Execution]) -> list[Execution]:
+        """An armed execution whose time has come and that cannot start yet has the reason: it waits."""
+        return [
+            replace(each, reason=why)
+            if each.status is Status.ARMED and (why := self._cluster.why_waiting(each))
+            else each
+            for each in executions
+        ]
 
     def output(self, execution: Execution, offset: int, most: int) -> OutputChunk:
         """A piece of an execution's output from the agent that holds it; the recorded tail where that is gone."""

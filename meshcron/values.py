@@ -11,13 +11,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
-from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from meshcron import durations
 from meshcron.errors import InvalidRequest
 
 NAME_BYTES_MAX = 128
@@ -29,7 +29,6 @@ TAG_BYTES_MAX = 255
 PORT_MAX = 65535
 """Ports have 16 bits."""
 
-DURATION_UNITS_US = {"us": 1, "ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 SIZE_UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -133,10 +132,9 @@ def duration(low_us: int, high_us: int) -> Reader:
 
     def read(place: str, value: object) -> int:
         given = str(value).strip()
-        if not re.fullmatch(r"([0-9]{1,9}(\.[0-9]{1,6})?(us|ms|s|m|h|d))+", given):
+        total_us = durations.microseconds(given)
+        if total_us is None:
             raise InvalidRequest(place, f"{value!r} is not a duration", "numbers with units, such as 3s, 10m or 1h30m")
-        parts = re.findall(r"([0-9.]+)([a-z]+)", given)
-        total_us = int(sum(Fraction(number) * DURATION_UNITS_US[unit] for number, unit in parts))
         if not low_us <= total_us <= high_us:
             raise InvalidRequest(place, f"{given} is out of range", f"{low_us / 10**6:g}s to {high_us / 10**6:g}s")
         return total_us

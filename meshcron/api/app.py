@@ -23,7 +23,7 @@ from meshcron.api.router import Route, Router
 from meshcron.api.settings import ApiSettings
 from meshcron.api.views import encode
 from meshcron.model import SECOND_US
-from meshcron.service import Service
+from meshcron.service import Elsewhere, Service
 
 log = logging.getLogger("meshcron.api")
 
@@ -145,8 +145,10 @@ def make_app(
     wall_clock_us: Callable[[], int],
     monotonic: Callable[[], float],
     more_routes: Sequence[Route] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> Api:
-    """The API of one agent. `more_routes` are the page's: its handlers are judged by the same gate.
+    """The API of one agent. `more_routes` are the page's: its handlers are judged by the same gate. `elsewhere`: the
+    agents that answer what this one cannot.
 
     `wall_clock_us`: microseconds since 1970; `monotonic`: seconds that never step.
     """
@@ -157,6 +159,7 @@ def make_app(
         refusal=refusal,
         wall_clock_us=wall_clock_us,
         monotonic=monotonic,
+        elsewhere=elsewhere,
         headers=(
             ("Content-Type", JSON_HEADER),
             ("Server", "meshcron"),

@@ -104,32 +104,41 @@ class Gate:
         self._wall_clock_us = wall_clock_us
         self._throttle = Throttle(monotonic)
 
-    def admit(self, authorization: str | None, remote_ip: str) -> Caller:
-        """The caller with this `Authorization`. Raises Unauthenticated, TooManyAttempts, Forbidden."""
-        if not self._settings.auth_on:
+    def admit(self, authorization: str | None, remote_ip: str, via: str = "") -> Caller:
+        """The caller with this `Authorization`. `via`: the node id of the agent that passed the request on; then a
+        token is needed in any case, and that agent's own one is valid. Raises Unauthenticated, TooManyAttempts,
+        Forbidden."""
+        if not self._settings.auth_on and not via:
             return self._anybody(remote_ip)
         if authorization is None:
             raise Unauthenticated("no token: send Authorization: Bearer, or the token as Basic password")
         digest = token_hash(secret_of(authorization))
-        address = _site(remote_ip)
+        address = via or _site(remote_ip)
         self._throttle.check(address, digest)
-        token = self._token(digest)
+        token = self._token(digest, via or self._settings.node_id)
         if token is None:
             self._throttle.wrong(address)
             raise Unauthenticated("this token is not valid here, or no longer")
         self._throttle.right(address, digest)
-        return Caller(role=token.role, token_id=token.id, actor=f"{token.name}@{remote_ip}")
+        return Caller(role=token.role, token_id=token.id, actor=f"{token.name}@{via[:8] or remote_ip}")
 
     def _anybody(self, remote_ip: str) -> Caller:
         if not self._settings.trust_lan and not is_loopback(remote_ip):
             raise Forbidden("authentication is off, so only this machine may call; --trust-lan opens it to all")
         return Caller(role="admin", token_id="", actor=f"anybody@{remote_ip}")
 
-    def _token(self, digest: str) -> Token | None:
+    def via(self, header: str | None) -> str:
+        """The node id of the agent that passed a request on, "" for one that came by itself: a VIA_HEADER that is not
+        ours says nothing."""
+        secret, _, node_id = (header or "").partition(" ")
+        ours = self._settings.passing_secret
+        return node_id if ours and hmac.compare_digest(secret.encode(), ours.encode()) else ""
+
+    def _token(self, digest: str, node_id: str) -> Token | None:
         found = self._token_by_hash(digest)
         if found is None or not hmac.compare_digest(found.sha256, digest):
             return None
-        if found.node_id and found.node_id != self._settings.node_id:
+        if found.node_id and found.node_id != node_id:
             return None
         if found.expires_wall_us and found.expires_wall_us <= self._wall_clock_us():
             return None

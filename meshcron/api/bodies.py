@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 
 from meshcron.errors import InvalidRequest
 
@@ -24,6 +23,7 @@ DIGITS_MAX = 400
 
 _STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 _BOM = "\ufeff"
 
 JsonObject = dict[str, object]
@@ -49,11 +49,11 @@ def parse(body: bytes) -> object:
         raise InvalidRequest("body", "starts with a byte order mark", "send UTF-8 without one")
     _check_shape(text)
     try:
-        value: object = _DECODER.decode(text)
+        value = _decoded(text)
     except json.JSONDecodeError as error:
         raise InvalidRequest("body", f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
     if "\\u" in text:
-        _check_escaped(value)
+        _refuse_unfit(value)
     return value
 
 
@@ -113,49 +113,65 @@ def _pairs(pairs: list[tuple[str, object]]) -> JsonObject:
     return unique
 
 
-def _refuse_constant(word: str) -> object:
-    raise InvalidRequest("body", f"holds {word}, which is not JSON", "send a finite number")
+class _UnfitNumber(Exception):
+    """A number that no field may hold; which field does is found out by reading again."""
+
+
+def _decoded(text: str) -> object:
+    try:
+        return _DECODER.decode(text)
+    except _UnfitNumber:
+        _refuse_unfit(_LOCATING_DECODER.decode(text))
+        raise
 
 
 def _finite(text: str) -> float:
-    _check_length(text)
-    number = float(text)
-    if not math.isfinite(number):
-        raise InvalidRequest("body", f"holds {text[:20]}, which is too large a number", "send a finite number")
-    return number
+    """A number with a point or an exponent, or NaN and its like. Raises _UnfitNumber."""
+    if _why_unfit(text):
+        raise _UnfitNumber
+    return float(text)
 
 
 def _whole(text: str) -> int:
-    _check_length(text)
+    if len(text) > DIGITS_MAX:
+        raise _UnfitNumber
     return int(text)
 
 
-def _check_length(number: str) -> None:
+def _why_unfit(number: str) -> str:
+    """What is wrong with a number as it was written; empty = nothing."""
     if len(number) > DIGITS_MAX:
-        raise InvalidRequest("body", f"holds a number of {len(number)} characters", "send a shorter one")
+        return f"holds a number of {len(number)} characters"
+    if number[-1] in "Ny":
+        return f"holds {number}, which is not JSON"
+    return "" if math.isfinite(float(number)) else f"holds {number[:20]}, which is too large a number"
 
 
-def _check_escaped(value: object) -> None:
-    """Escapes can smuggle in what UTF-8 and the parser refuse in the raw: NUL and halves of surrogate pairs."""
-    for text in _texts(value):
-        if "\x00" in text:
-            raise InvalidRequest("body", "holds a NUL character", "remove \\u0000")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidRequest("body", "holds half of a surrogate pair", "send whole characters") from None
+class _Written(str):
+    """A number as it was written: a string, but not the caller's."""
+
+    __slots__ = ()
 
 
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
+def _refuse_unfit(value: object, path: str = "") -> None:
+    """Refuse what no field may hold, naming the one that does: numbers that are none, and what escapes smuggle in that
+    UTF-8 and the parser refuse in the raw, NUL and halves of surrogate pairs."""
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield key
-            yield from _texts(item)
+            where = f"{path}.{printable(key)}" if path else printable(key)
+            _refuse_unfit(key, where)
+            _refuse_unfit(item, where)
+    elif isinstance(value, list):
+        for at, item in enumerate(value):
+            _refuse_unfit(item, f"{path}.{at}" if path else str(at))
+    elif isinstance(value, _Written):
+        if why := _why_unfit(value):
+            raise InvalidRequest(path or "body", why, "send a finite number of a few digits")
+    elif isinstance(value, str):
+        if "\x00" in value:
+            raise InvalidRequest(path or "body", "holds a NUL character", "remove \\u0000")
+        if not value.isascii() and _HALF_A_PAIR.search(value):
+            raise InvalidRequest(path or "body", "holds half of a surrogate pair", "send whole characters")
 
 
 def printable(text: str, most: int = 60) -> str:
@@ -164,6 +180,7 @@ def printable(text: str, most: int = 60) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in cut)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+_LOCATING_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_Written, parse_float=_Written, parse_int=_Written
 )

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from meshcron.api.auth import Gate
 from meshcron.api.settings import ApiSettings
-from meshcron.service import Service
+from meshcron.service import Elsewhere, Service
 
 
 class Refusal(Struct, frozen=True):
@@ -32,3 +32,5 @@ class Context(Struct, frozen=True, kw_only=True):
     """Seconds."""
     headers: tuple[tuple[str, str], ...]
     """Sent with every answer."""
+    elsewhere: Elsewhere | None = None
+    """Other agents; None where this one is alone for good (tests)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import count
 from typing import ClassVar
 
 from meshcron.api import execution_list, fields, job_answers, views
-from meshcron.api.handler import Handler
+from meshcron.api.handler import LIST_SLICE, Handler
 from meshcron.api.query import Query
 from meshcron.commands import ClearHistory, StopRun
 from meshcron.errors import UnknownExecution
@@ -15,6 +17,9 @@ from meshcron.service import Service
 HISTORY_DEFAULT = 100
 HISTORY_MAX = 1000
 """Executions of all jobs in one answer; there may be a million (LIMITS 6)."""
+
+WAITING = "waiting"
+"""How an armed execution is shown that cannot start yet (`views.execution_status`)."""
 
 OUTPUT_SHOWN_MAX = 1024 * 1024
 """Output shown within an execution; the rest is read at `.../output`."""
@@ -83,7 +88,12 @@ class History(Handler):
         service, query = self.context.service, self.query
         page = query.page(descending=True)
         most = min(HISTORY_DEFAULT if page.length is None else page.length, HISTORY_MAX)
-        found = service.history(filters=history_filters(service, query), offset=page.start, limit=most)
+        filters = history_filters(service, query)
+        if filters.get("status") is Status.ARMED:
+            word = WAITING if query.text("status") == WAITING else str(Status.ARMED)
+            found = (await _armed(service, filters, word, page.start + most))[page.start :]
+        else:
+            found = service.history(filters=filters, offset=page.start, limit=most)
         await self.show_list(execution_list.slices(service, found, query.whole("output_size_limit")))
 
 
@@ -108,12 +118,25 @@ def history_filters(service: Service, query: Query) -> dict[str, object]:
     if agent := query.text("agent"):
         filters["agent"] = fields.line()(agent, "agent")
     if status := query.text("status"):
-        filters["status"] = Status(fields.choice(*(str(each) for each in Status))(status, "status"))
+        word = fields.choice(*(str(each) for each in Status), WAITING)(status, "status")
+        filters["status"] = Status.ARMED if word == WAITING else Status(word)
     if (since_us := query.instant("since")) is not None:
         filters["since_wall_us"] = since_us
     if (until_us := query.instant("until")) is not None:
         filters["until_wall_us"] = until_us
     return filters
+
+
+async def _armed(service: Service, filters: dict[str, object], word: str, most: int) -> list[Execution]:
+    """The newest of the armed executions that are shown by this word: only the agent knows which of them wait."""
+    found: list[Execution] = []
+    for offset in count(0, LIST_SLICE):
+        some = service.history(filters=filters, offset=offset, limit=LIST_SLICE)
+        found += [each for each in some if views.execution_status(each) == word]
+        if len(some) < LIST_SLICE or len(found) >= most:
+            break
+        await asyncio.sleep(0)
+    return found[:most]
 
 
 def _whole_output(service: Service, found: Execution) -> str | None:

@@ -39,6 +39,9 @@ HISTORY_DAYS_MAX = 3660
 RUN_ENV_BYTES_MAX = 16 * 1024
 """Names and values that a manual run adds: they travel with every order of the run."""
 
+WITHOUT_SCHEDULE = "@manually"
+"""The schedule of a job that is given none because it runs after its parents."""
+
 EXECUTORS = ("shell",)
 """Executors this version can run."""
 
@@ -280,8 +283,10 @@ def _whole_job(job: Job, name: str | None) -> Job:
         raise InvalidRequest("name", "is missing", 'e.g. "name": "backup"')
     if name is not None and job.name != name:
         raise InvalidRequest("name", f"is not the name in the path, {name!r}", "a job cannot be renamed")
-    if not job.schedule.strip() and not job.parent_jobs:
-        raise InvalidRequest("schedule", "is missing", 'e.g. "0 30 * * * *", "@every 10s", or a parent_job')
+    if not job.schedule.strip():
+        if not job.parent_jobs:
+            raise InvalidRequest("schedule", "is missing", 'e.g. "0 30 * * * *", "@every 10s", or a parent_job')
+        job = msgspec.structs.replace(job, schedule=WITHOUT_SCHEDULE)
     if not job.command.strip():
         raise InvalidRequest("command", "is missing", 'e.g. "command": "/usr/bin/date"')
     if job.name in job.parent_jobs:

@@ -22,6 +22,7 @@ from meshcron.errors import Forbidden, InvalidRequest, MeshcronError
 
 if TYPE_CHECKING:
     from meshcron.api.context import Context
+    from meshcron.service import Elsewhere
 
 log = logging.getLogger("meshcron.api")
 
@@ -31,6 +32,9 @@ LIST_SLICE = 200
 KEY_CHARS_MAX = 256
 """Characters of an Idempotency-Key; a UUID has 36."""
 
+PASSED_ON = ("Authorization", "Accept", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer")
+"""Headers of a request that mean something to the agent it is passed on to."""
+
 JSON_HEADER = "application/json; charset=UTF-8"
 
 
@@ -39,12 +43,18 @@ class Admission(Struct, frozen=True):
 
     caller: Caller | None = None
     error: MeshcronError | None = None
+    via: str = ""
+    """Node id of the agent that passed the request on to us, "" where it came by itself."""
+    judged: bool = True
+    """False: this agent does not know the cluster's tokens, another one has to judge."""
 
 
 class Handler(RequestHandler):
     """One path. `NEEDS` says for each method what its caller must be; a method that is not in it is refused."""
 
     NEEDS: ClassVar[Mapping[str, Need]] = {}
+    LOCAL: ClassVar[bool] = False
+    """True: about this agent, so no other one ever answers."""
 
     context: Context
     admission: Admission
@@ -62,15 +72,34 @@ class Handler(RequestHandler):
         for name, value in self.application.settings["default_headers"]:
             self._headers[name] = value
 
-    def prepare(self) -> None:
-        """Refuses whoever may not, before any method runs."""
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuses whoever may not, before any method runs; passes on what another agent has to answer."""
         need = self.need(self.request.method)
         if need is None:
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         if self.admission.error is not None:
             raise self.admission.error
-        if need != "open" and not (self.admission.caller and self.admission.caller.may(need)):
-            raise Forbidden(f"this needs a token with the role {need}")
+        if need == "open" or self.admission.judged:
+            if need != "open" and not (self.admission.caller and self.admission.caller.may(need)):
+                raise Forbidden(f"this needs a token with the role {need}")
+            if self.request.method in {"GET", "HEAD"}:
+                return None
+        elsewhere = self.context.elsewhere
+        if elsewhere is None or self.LOCAL or self.admission.via:
+            return None
+        to = elsewhere.where()
+        return self._pass_on(elsewhere, to) if to else None
+
+    async def _pass_on(self, elsewhere: Elsewhere, to: str) -> None:
+        """Lets another agent answer. The token travels along and is judged there again."""
+        given = self.request.headers
+        headers = {name: given[name] for name in PASSED_ON if name in given}
+        method = self.request.method or ""
+        told = await elsewhere.ask(to, method, self.request.uri or "/", headers, self.request.body)
+        self.set_status(told.status)
+        for name, value in told.headers.items():
+            self.set_header(name, value)
+        self.finish(told.body)
 
     def head(self, *args: str) -> Awaitable[None] | None:
         """HEAD wherever GET; Tornado leaves the body out."""
@@ -198,7 +227,7 @@ class Handler(RequestHandler):
 class NoSuchPath(Handler):
     """Answers for every path that has no handler."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # nothing here is ever passed on
         """404, also for methods nobody knows; but first of all a stranger is a stranger."""
         if self.admission.error is not None:
             raise self.admission.error

@@ -23,7 +23,7 @@ from tornado.web import HTTPError
 
 from meshcron.api.handler import Admission, Handler, NoSuchPath
 from meshcron.api.origin import check_media_type, check_origin
-from meshcron.api.settings import HEADER_BYTES_MAX
+from meshcron.api.settings import HEADER_BYTES_MAX, VIA_HEADER
 from meshcron.errors import InvalidRequest, MeshcronError, TooLarge
 
 if TYPE_CHECKING:
@@ -105,16 +105,18 @@ class Intake(HTTPMessageDelegate):
     def _admit(self, request: HTTPServerRequest, handler: type[Handler]) -> Admission:
         context = self._api.context
         need = handler.need(request.method)
+        via = context.gate.via(request.headers.get(VIA_HEADER))
+        judges = context.elsewhere is None or context.elsewhere.knows_tokens() or handler.LOCAL
         try:
             check_origin(request, context.settings)
             caller = None
-            if need is not None and need != "open":
-                caller = context.gate.admit(request.headers.get("Authorization"), request.remote_ip or "")
+            if need is not None and need != "open" and judges:
+                caller = context.gate.admit(request.headers.get("Authorization"), request.remote_ip or "", via)
             if _has_body(request.headers):
                 check_media_type(request.headers, auth_on=context.settings.auth_on)
         except MeshcronError as error:
-            return Admission(error=error)
-        return Admission(caller=caller)
+            return Admission(error=error, via=via)
+        return Admission(caller=caller, via=via, judged=judges)
 
     def _early_refusal(
         self, request: HTTPServerRequest, headers: HTTPHeaders, admission: Admission

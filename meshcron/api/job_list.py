@@ -8,7 +8,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any
 
-from meshcron.api import fields, views
+from meshcron.api import fields
 from meshcron.api.query import Query
 from meshcron.commands import JobView
 from meshcron.errors import InvalidRequest
@@ -44,7 +44,7 @@ COLUMNS: Mapping[str, Key] = {
     "error_count": lambda view: view.error_count,
     "last_success": lambda view: view.last_success_wall_us,
     "last_error": lambda view: view.last_error_wall_us,
-    "status": views.job_status,
+    "status": lambda view: view.last_status,
     "next": lambda view: view.next_wall_us or 0,
 }
 """Columns to sort by; what is a map or a list has no order."""
@@ -84,7 +84,7 @@ def _filter(query: Query) -> Callable[[JobView], bool] | None:
         tests.append(lambda view: view.job.name in names)
     if status := query.text("status"):
         status = "" if status == UNTRIGGERED else status
-        tests.append(lambda view: views.job_status(view) == status)
+        tests.append(lambda view: view.last_status == status)
     if given := query.text("disabled"):
         disabled = fields.flag_word(given, "disabled")
         tests.append(lambda view: view.job.disabled is disabled)

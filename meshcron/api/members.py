@@ -37,6 +37,7 @@ class IsLeader(Handler):
     """`GET /v1/isleader`: 200 on the agent that leads, 404 on every other."""
 
     NEEDS: ClassVar = {"GET": "viewer"}
+    LOCAL: ClassVar = True
 
     def get(self) -> None:
         agent = self.context.service.agent()

@@ -36,7 +36,7 @@ class Output(Handler):
         offset = self._offset(as_events)
         follow = bool(self.query.flag("follow"))
         # The first piece before any header, so that what goes wrong is still an answer of its own.
-        first = self.context.service.output(found, offset, CHUNK_BYTES)
+        first = await self._piece(found, offset)
         self.set_header("Content-Type", EVENTS_HEADER if as_events else TEXT_HEADER)
         if self.request.method == "HEAD":
             return
@@ -44,6 +44,12 @@ class Output(Handler):
             await self._send_events(name, found, first, follow=follow)
         else:
             await self._send_bytes(found, first, follow=follow)
+
+    async def _piece(self, found: Execution, offset: int) -> OutputChunk:
+        elsewhere = self.context.elsewhere
+        if elsewhere is None or elsewhere.ran_here(found):
+            return self.context.service.output(found, offset, CHUNK_BYTES)
+        return await elsewhere.output(found, offset, CHUNK_BYTES)
 
     def _offset(self, as_events: bool) -> int:
         resumed = self.request.headers.get("Last-Event-ID", "")
@@ -65,7 +71,7 @@ class Output(Handler):
                 if await self.pause(pause):
                     return
                 pause = min(pause * 2, LOOK_SECONDS_MAX)
-            chunk = self.context.service.output(found, chunk.next_offset, CHUNK_BYTES)
+            chunk = await self._piece(found, chunk.next_offset)
 
     async def _send_events(self, name: str, found: Execution, chunk: OutputChunk, *, follow: bool) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -90,7 +96,7 @@ class Output(Handler):
                     return
                 silent_seconds += pause
                 pause = min(pause * 2, LOOK_SECONDS_MAX)
-            chunk = self.context.service.output(found, chunk.next_offset, CHUNK_BYTES)
+            chunk = await self._piece(found, chunk.next_offset)
 
     def _event(self, kind: str, offset: int, value: views.Shown) -> None:
         self.write(f"event: {kind}\nid: {offset}\ndata: ".encode() + views.encode(value) + b"\n\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -57,6 +59,11 @@ def serve(app: Api, address: str, port: int, ssl_context: ssl.SSLContext | None 
     Raises OSError where the address is in use or not this machine's. `await server.close_all_connections()` after
     `server.stop()` ends it.
     """
+    return serve_on(app, bind_sockets(port, address), ssl_context)
+
+
+def serve_on(app: Api, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None = None) -> ApiServer:
+    """The same on sockets that listen already."""
     server = ApiServer(
         app,
         ssl_options=ssl_context,
@@ -66,7 +73,6 @@ def serve(app: Api, address: str, port: int, ssl_context: ssl.SSLContext | None 
         # The intake refuses at settings.body_bytes_max, with an answer; this is how much of the rest it may drop.
         max_body_size=DRAIN_BYTES_MAX,
     )
-    sockets = bind_sockets(port, address)
     server.add_sockets(sockets)
     server.port = int(sockets[0].getsockname()[1])
     return server

@@ -12,6 +12,10 @@ BODY_BYTES_MAX = 1024 * 1024
 HEADER_BYTES_MAX = 16 * 1024
 """Names and values of all headers of one request together, and the request target; nginx and node allow 8-16 KiB."""
 
+VIA_HEADER = "X-Meshcron-Via"
+"""`SECRET NODE_ID` on a request that another agent passed on to this one: it is not passed on again, and a token of that
+agent's own is valid."""
+
 EVERY_ADDRESS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
 """Ways to say "listen everywhere": never a name of ours, since browsers reach loopback services as `0.0.0.0`."""
 
@@ -30,6 +34,9 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     trust_lan: bool = False
     """With `auth_on` False: also those who do not come from this machine."""
     body_bytes_max: int = BODY_BYTES_MAX
+    passing_secret: str = ""
+    """What this agent's own requests to itself carry, when it answers for another one (VIA_HEADER); "" = it never
+    does."""
     access_log: bool = False
     """True: one log line a request. Formatting it costs about 10 % of the request rate."""
 

@@ -23,6 +23,7 @@ class Health(Handler):
     """`GET /health`: the process answers. Tells nothing else, so it needs no token."""
 
     NEEDS: ClassVar = {"GET": "open"}
+    LOCAL: ClassVar = True
 
     def get(self) -> None:
         self.show({"status": "healthy"})
@@ -32,6 +33,7 @@ class Ready(Handler):
     """`GET /ready`: 200 while this agent can take writes, else 503 with the reason. Needs no token."""
 
     NEEDS: ClassVar = {"GET": "open"}
+    LOCAL: ClassVar = True
 
     def get(self) -> None:
         reason = self.context.service.why_not_ready()

@@ -42,15 +42,10 @@ def job(view: JobView) -> Shown:
     shown["error_count"] = view.error_count
     shown["last_success"] = instant_text(view.last_success_wall_us)
     shown["last_error"] = instant_text(view.last_error_wall_us)
-    shown["status"] = job_status(view)
+    shown["status"] = view.last_status
     shown["next"] = NEVER if view.next_wall_us is None else instant_text(view.next_wall_us)
     shown["dependent_jobs"] = view.dependents
     return shown
-
-
-def job_status(view: JobView) -> str:
-    """`running` while a run is open, else the status of the last one, "" before the first."""
-    return "running" if view.open_runs else view.last_status
 
 
 def definition(job: Job) -> Shown:
@@ -114,6 +109,11 @@ def executor_config(job: Job) -> dict[str, str]:
     return config
 
 
+def execution_status(found: Execution) -> str:
+    """Its state in a word. An armed one with a reason waits: its time has come, and it cannot start yet."""
+    return "waiting" if found.status is Status.ARMED and found.reason else str(found.status)
+
+
 def execution(found: Execution, job_name: str, output: str | None = None, output_limit: int | None = None) -> Shown:
     """An execution: the reference's six keys, Dkron's later ones, and what only meshcron knows (API.md, point 11).
 
@@ -136,7 +136,7 @@ def execution(found: Execution, job_name: str, output: str | None = None, output
         "group": run_group(found.run_id),
         "run_id": found.run_id,
         "attempt": found.attempt,
-        "status": str(found.status),
+        "status": execution_status(found),
         "reason": found.reason,
         "trigger": found.trigger,
         "exit_code": found.exit_code,

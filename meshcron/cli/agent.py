@@ -43,12 +43,12 @@ def up(ctx: click.Context, /, **flags: Any) -> None:
     """Start an agent on this machine and stay in the foreground.
 
     Without a key and without --join a first start makes a key, forms a cluster of one, and prints the line that a
-    second machine types. TERM ends it gracefully, a second TERM at once; HUP reads tags and notifications again.
+    second machine types. TERM ends it gracefully, a second TERM at once; HUP reads the tags again.
     """
     settings = load(flags)
     from meshcron.main import run  # noqa: PLC0415 - brings in all of the agent, which --help must not wait for
 
-    ctx.exit(run(settings))
+    ctx.exit(run(settings, lambda: load(flags)))
 
 
 @click.command()

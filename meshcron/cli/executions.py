@@ -16,11 +16,14 @@ from meshcron.cli.times import duration, instant, read
 Execution = dict[str, Any]
 """An execution as the API answers it."""
 
-OPEN = ("running", "armed")
-"""States in which something still happens (model.Status)."""
+OPEN = ("running", "waiting", "armed")
+"""States in which something still happens."""
 
-STATUSES = ("armed", "running", "success", "failed", "timeout", "killed", "lost", "skipped")
-"""The words of model.Status; named here because importing the model takes as long as all the rest."""
+STATUSES = ("armed", "waiting", "running", "success", "failed", "timeout", "killed", "lost", "skipped")
+"""The words of the API; named here because importing the model takes as long as all the rest."""
+
+NOT_STARTED = frozenset({"skipped", "armed", "waiting"})
+"""States without an output: skipped it never has one, armed or waiting not yet."""
 
 SHOWN = 20
 """Lines of history that fit a terminal."""
@@ -117,11 +120,10 @@ def output(client: Client, name: str, execution_id: str | None, follow: bool) ->
 
 
 def last_execution(client: Client, name: str) -> str:
-    """The id of the newest execution of a job that has an output: one that was skipped never had one, one that is armed
-    ahead has none yet."""
+    """The id of the newest execution of a job that has an output."""
     found = executions(client, name, {"_start": 0, "_end": SHOWN, "_order": "DESC"})
     for execution in found:
-        if execution["status"] not in {"skipped", "armed"}:
+        if execution["status"] not in NOT_STARTED:
             return str(execution["id"])
     raise Failure(f'"{name}" has not run yet; meshcron run {name}', NOT_FOUND)
 
@@ -145,7 +147,7 @@ def kill(client: Client, screen: Screen, name: str, execution_id: str | None) ->
 
     All of it, or the execution with this ID: TERM to its process group, KILL after 10 seconds.
     """
-    targets = [execution_id] if execution_id else _open_ids(client, name)
+    targets = [execution_id] if execution_id else open_ids(client, name)
     if not targets:
         raise Failure(f'nothing of "{name}" is running; "meshcron history {name}" shows what ran', NOT_FOUND)
     answers = [client.call("POST", url_path("executions", name, target, "kill")).value for target in targets]
@@ -156,7 +158,7 @@ def kill(client: Client, screen: Screen, name: str, execution_id: str | None) ->
             screen.line(f"killed {target}")
 
 
-def _open_ids(client: Client, name: str) -> list[str]:
+def open_ids(client: Client, name: str) -> list[str]:
     """All that is open of a job, however long ago it began. Raises Failure where there is no such job."""
     get_job(client, name)
     query: dict[str, str | int] = {"job": name, "_start": 0, "_end": SHOWN_MAX, "output_size_limit": 0}

@@ -7,7 +7,7 @@ import time
 import click
 
 from meshcron.cli.client import Client, url_path
-from meshcron.cli.executions import OPEN, Execution
+from meshcron.cli.executions import OPEN, Execution, open_ids
 from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, NOT_FOUND, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
 from meshcron.cli.jobs import Job, with_nearest
 from meshcron.cli.options import NAME, pair, prints, talks
@@ -81,10 +81,15 @@ def _executions(client: Client, name: str, run_id: str) -> list[Execution]:
     try:
         found: list[Execution] = client.get(url_path("runs", run_id))
     except Refusal as refusal:
-        if refusal.exit_code != NOT_FOUND or client.get(url_path("jobs", name))["status"] not in OPEN:
+        if refusal.exit_code != NOT_FOUND or not _is_open(client, name):
             raise
         return []
     return found
+
+
+def _is_open(client: Client, name: str) -> bool:
+    """Whether something of the job runs, or is about to."""
+    return client.get(url_path("jobs", name))["status"] == "running" or bool(open_ids(client, name))
 
 
 class _Printer:

@@ -30,6 +30,7 @@ COLOURS = {
     "disabled": "yellow",
     "running": "cyan",
     "armed": "cyan",
+    "waiting": "yellow",
 }
 """Of the words of a state. Click drops colours where stdout is no terminal, root.py where NO_COLOR is set."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from meshcron import durations
+
 NEVER = "0001-01-01T00:00:00Z"
 """How the API writes "never" (API.md, Both dialects, 10)."""
 
@@ -12,12 +14,6 @@ INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?Z")
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 """Seconds in a unit and its letter, largest first."""
-
-SPAN_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000001}
-"""Seconds in the units of a duration."""
-
-SPAN_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|d|h|m|s)", re.ASCII)
-SPAN = re.compile(rf"(?:{SPAN_PART.pattern})+", re.ASCII)
 
 SECOND_US = 1_000_000
 
@@ -37,15 +33,14 @@ def read(text: object) -> int | None:
 
 def span_seconds(text: str) -> float | None:
     """A duration (`1m30s`, `1.5s`, `20ms`, `2d`) in seconds; None for what is none."""
-    if not SPAN.fullmatch(text):
-        return None
-    return sum(float(number) * SPAN_UNITS[unit] for number, unit in SPAN_PART.findall(text))
+    length_us = durations.microseconds(text)
+    return None if length_us is None else length_us / SECOND_US
 
 
 def instant(text: str, now_us: int) -> str:
     """An instant for the API: a duration is that long ago, all else is the agent's to read."""
-    seconds = span_seconds(text)
-    return text if seconds is None else iso(now_us - int(seconds * SECOND_US))
+    length_us = durations.microseconds(text)
+    return text if length_us is None else iso(max(0, now_us - length_us))
 
 
 def absolute(instant_us: int, *, utc: bool) -> str:

@@ -95,6 +95,8 @@ class Agent:
         self.ledger = Ledger(settings.node_id, loaded.ballot, loaded.log, self.state.applied)
         self.runner = Runner(settings.node_id, settings.name, settings.session, settings.slots, loaded)
         self.leading = False
+        self.tags = settings.tags
+        """This agent's tags as they now are."""
         self._catalog = Catalog(self.state)
         self._scheduler = Scheduler(self.state, self.clock, settings.horizon_us)
         self._dispatch = Dispatch(self.state, self.clock)
@@ -116,7 +118,7 @@ class Agent:
     def start(self, now: Instant) -> list[Effect]:
         """The first call: take up what earlier sessions left, stand for leader."""
         turn = Turn(now)
-        self.runner.resume(turn)
+        self.runner.resume(turn, disown=self._settings.recovering)
         self.ledger.stand(turn)
         self._clock_boot_us = now.boot_us
         return self._close(turn)
@@ -150,6 +152,9 @@ class Agent:
                 self._persisted(event.n, turn)
             case events.MessageReceived():
                 self._message(event, turn)
+            case events.TagsChanged():
+                self.tags = event.tags
+                self._name_candidates()
             case events.ProcessStarted():
                 self.runner.process_started(event, turn)
             case events.ProcessNotStarted():
@@ -180,7 +185,7 @@ class Agent:
             case Result() as message:
                 self._results += [(event.sender, item) for item in message.items]
             case _:
-                assert_never(event.message)
+                return  # between agents only; nobody but this one is there yet
 
     def _close(self, turn: Turn) -> list[Effect]:
         persists, effects = turn.close(self._persists)
@@ -218,10 +223,14 @@ class Agent:
     def _lead(self, turn: Turn) -> None:
         """Our own first entry is applied, and the cluster has its id: act on the state from here on."""
         self.leading = True
-        ours = next(member for member in self.state.members.values() if member.node_id == self._settings.node_id)
-        self._scheduler.candidates = [Candidate(ours.number, self._settings.tags, self._settings.facts)]
+        self._name_candidates()
         self._dispatch.lead(Fence(0, self.ledger.term), turn)
         self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
+
+    def _name_candidates(self) -> None:
+        """Who may be chosen for a run: this agent, as it now describes itself."""
+        ours = [member for member in self.state.members.values() if member.node_id == self._settings.node_id]
+        self._scheduler.candidates = [Candidate(one.number, self.tags, self._settings.facts) for one in ours]
 
     # each turn
 

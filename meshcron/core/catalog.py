@@ -133,7 +133,9 @@ class Catalog:
         return None
 
     def _recovered(self, entry: entries.Recovered) -> object:
-        others = tuple(number for number in self.state.members if number != entry.member.number)
+        others = tuple(
+            sorted(old.node_id for old in self.state.members.values() if old.node_id != entry.member.node_id)
+        )
         self.state.members = {entry.member.number: entry.member}
         self.state.recovered_wall_us = entry.until_wall_us
         self._rows += [MemberRow(entry.member), Drop("members", others)]

@@ -33,6 +33,12 @@ class MessageReceived(Struct, frozen=True):
     message: Message
 
 
+class TagsChanged(Struct, frozen=True):
+    """The operator changed this agent's tags: they count for every run decided from now on."""
+
+    tags: dict[str, str]
+
+
 class ProcessStarted(Struct, frozen=True):
     """A process runs. `process_start` is the kernel's start time of it in clock ticks since boot: with the pid it
     names the process for good."""
@@ -66,4 +72,14 @@ class ProcessLost(Struct, frozen=True):
     why: str
 
 
-Event = Woke | Proposed | Persisted | MessageReceived | ProcessStarted | ProcessNotStarted | ProcessEnded | ProcessLost
+Event = (
+    Woke
+    | Proposed
+    | Persisted
+    | MessageReceived
+    | TagsChanged
+    | ProcessStarted
+    | ProcessNotStarted
+    | ProcessEnded
+    | ProcessLost
+)

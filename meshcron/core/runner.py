@@ -135,8 +135,15 @@ class Runner:
         self._forgot_boot_us = 0
         self.more = False
 
-    def resume(self, turn: Turn) -> None:
-        """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest."""
+    def resume(self, turn: Turn, *, disown: bool = False) -> None:
+        """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest. `disown`: what
+        has not started is dropped instead, because the cluster is about to record it as lost (recover, --adopt-data-dir).
+        """
+        if disown:
+            dropped = tuple(id_ for id_, seen in self._seen.items() if seen.state in ("accepted", "waiting"))
+            for execution_id in dropped:
+                del self._seen[execution_id]
+            turn.write(Drop("seen", dropped))
         for seen in self._seen.values():
             if seen.state in ("starting", "running"):
                 self._busy += 1

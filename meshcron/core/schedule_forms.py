@@ -7,6 +7,7 @@ from calendar import monthrange, timegm
 from typing import Final
 
 from meshcron.core.cron_text import Token
+from meshcron.durations import UNITS_NS, parts
 
 SECOND_US: Final = 1_000_000
 
@@ -22,16 +23,6 @@ NICKNAMES: Final = {
 }
 """What stands for what: crontab(5), and Dkron's @minutely."""
 
-_UNITS_NS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-    "d": 86_400_000_000_000,
-}
-_DURATION_PIECE: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?([A-Za-z]*)")
 _DURATION_HINT: Final = "such as 90s, 5m, 1h30m or 1d"
 _SECOND_NS: Final = 1_000_000_000
 
@@ -50,21 +41,17 @@ def read_period(token: Token) -> int:
 
     Raises InvalidSchedule at what is wrong: also for less than 1 s, more than a century, and parts of a second.
     """
-    total_ns, position = 0, 0
-    while position < len(token.text):
-        match = _DURATION_PIECE.match(token.text, position)
-        piece = Token(match.group() if match else "", token.column + position)
-        if match is None or not (match.group(1) or match.group(2)):
+    total_ns = 0
+    for part in parts(token.text):
+        piece = Token(part.text, token.column + part.at)
+        if not part.digits:
             piece.refuse("a number is missing in the duration", _DURATION_HINT)
-        if match.group(3) not in _UNITS_NS:
-            piece.refuse(f"{piece.shown} has no unit known here", f"{_DURATION_HINT}; units: {', '.join(_UNITS_NS)}")
-        fraction = match.group(2) or ""
-        scaled = int(match.group(1) + fraction) if match.group(1) else int(fraction)
-        unit_ns, scale = _UNITS_NS[match.group(3)], 10 ** len(fraction)
-        if scaled * unit_ns % scale:
+        if part.unit not in UNITS_NS:
+            piece.refuse(f"{piece.shown} has no unit known here", f"{_DURATION_HINT}; units: {', '.join(UNITS_NS)}")
+        length_ns, rest = divmod(part.shares_ns(), part.scale)
+        if rest:
             piece.refuse(f"{piece.shown} is no whole number of nanoseconds", _DURATION_HINT)
-        total_ns += scaled * unit_ns // scale
-        position = match.end()
+        total_ns += length_ns
     return _whole_period_us(token, total_ns)
 
 

@@ -42,6 +42,9 @@ SYSTEM_FILE = Path("/etc/meshcron/cluster.key")
 FILE_NAME = "cluster.key"
 """In the data directory, made at a first start without a key."""
 
+FILE_BYTES_MAX = 4096
+"""Of a key file: a key and some blank lines; a device or a disk image named by a slip is not read to its end."""
+
 REMEDY = 'copy it again from "meshcron key show --secret" on a machine that has it, or make one with "meshcron key new"'
 
 
@@ -139,7 +142,8 @@ def find_key(key_file: Path | None, data_dir: Path, environment: Mapping[str, st
 
 def _read(file: Path) -> ClusterKey:
     try:
-        return _parsed(file.read_text(encoding="utf-8"), str(file))
+        with file.open("rb") as stream:
+            return _parsed(stream.read(FILE_BYTES_MAX).decode(), str(file))
     except OSError as error:
         raise StartRefused(f"{file}: cannot be read ({error.strerror}); correct the path or its mode") from None
     except UnicodeDecodeError:

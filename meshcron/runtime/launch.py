@@ -19,6 +19,7 @@ from pathlib import Path
 
 from meshcron.errors import InvalidRequest
 from meshcron.model import Launch, Limits
+from meshcron.runtime.open_files import lowering
 from meshcron.runtime.process_table import ENV_MARK
 from meshcron.runtime.trampoline import PLAIN, SHELL, SWITCHED, job_script
 
@@ -106,10 +107,12 @@ class Plan:
 class Planner:
     """Knows this agent's user, its policy and its tools."""
 
-    def __init__(self, policy: RunAsPolicy, own: User, tools: Tools) -> None:
+    def __init__(self, policy: RunAsPolicy, own: User, tools: Tools, open_files: int | None = None) -> None:
+        """`open_files`: the soft limit on open files that jobs get; None = the agent's own."""
         self._policy = policy
         self._own = own
         self._tools = tools
+        self._first = "" if open_files is None else lowering(open_files)
         self._vector_bytes_max = os.sysconf("SC_ARG_MAX")
 
     def plan(self, launch: Launch, folder: str) -> Plan:
@@ -126,9 +129,9 @@ class Planner:
         self._check_size([*words, *(f"{name}={value}" for name, value in env.items())])
         payload = _bytes("payload", launch.payload)
         if user is self._own:
-            argv = [SHELL, "-c", PLAIN, folder, folders[0], *words]
+            argv = [SHELL, "-c", self._first + PLAIN, folder, folders[0], *words]
             return Plan(argv, env, b"", payload, user.uid, None, mark.encode())
-        argv = [*self._switch(user), SHELL, "-c", SWITCHED, folder]
+        argv = [*self._switch(user), SHELL, "-c", self._first + SWITCHED, folder]
         script = job_script(env, folders, words)
         return Plan(argv, user.environment(), script, payload, user.uid, user.gid, mark.encode())
 

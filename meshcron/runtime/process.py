@@ -9,30 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from meshcron.core.events import Event, ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
-from meshcron.errors import InvalidRequest
+from meshcron.core.events import Event, ProcessEnded, ProcessLost, ProcessStarted
 from meshcron.model import Launch
-from meshcron.runtime.launch import Plan, Planner, RunAsPolicy, Tools, User, why_not
+from meshcron.runtime.launch import Planner, RunAsPolicy, Tools, User
 from meshcron.runtime.output import OUTPUT_BYTES_MIN, OutputFile
 from meshcron.runtime.process_ending import ending_of
-from meshcron.runtime.process_folder import Folders
+from meshcron.runtime.process_folder import Folders, Remains
 from meshcron.runtime.process_outputs import Outputs
 from meshcron.runtime.process_reaper import reap
 from meshcron.runtime.process_record import Process
-from meshcron.runtime.process_spawn import become_subreaper, guard_descriptors, spawn
+from meshcron.runtime.process_spawn import become_subreaper, guard_descriptors
+from meshcron.runtime.process_starts import Starts
 from meshcron.runtime.process_table import Table, is_trampoline, process_stat
 from meshcron.runtime.trampoline import read_status, shell_reports_deaths
-
-SPAWNS_PER_TURN = 10
-"""Each holds the loop for 0.2 ms, on a busy machine for 1 ms: the kernel runs the child up to its exec (LIMITS 7)."""
-
-SPAWN_TURN_SECONDS = 0.003
-"""... and no further spawn begins in a turn that took this long already."""
 
 WATCH_SECONDS = 0.1
 """How often the outputs of what runs are looked at (PROTOCOL 6, Runner)."""
@@ -60,21 +52,22 @@ class Processes:
         policy: RunAsPolicy,
         output_bytes_max: int = 10 * 1024 * 1024,
         wall_clock_us: Callable[[], int],
+        open_files: int | None = None,
     ) -> None:
+        """`open_files`: the soft limit on open files that jobs get; None = the agent's own."""
         self._folders = Folders(folder.absolute())
         self._emit = emit
         self._policy = policy
+        self._open_files = open_files
         self._output_bytes_max = max(output_bytes_max, OUTPUT_BYTES_MIN)
         self._outputs = Outputs(self._folders, self._output_bytes_max)
         self._wall_clock_us = wall_clock_us
-        self._queue: OrderedDict[str, Launch] = OrderedDict()
+        self._starts = Starts(self._folders, self._open_output, self._started, emit, wall_clock_us)
         self._running: dict[str, Process] = {}
         self._children: dict[int, Process] = {}
-        self._starting = False
         self._table: Table | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._planner: Planner
         self._shell_reports: bool
 
     def start(self) -> None:
@@ -86,18 +79,19 @@ class Processes:
         guard_descriptors()
         become_subreaper()
         self._folders.start()
-        self._planner = Planner(self._policy, User.own(), Tools.found())
+        planner = Planner(self._policy, User.own(), Tools.found(), self._open_files)
+        self._starts.start(self._loop, planner)
         self._shell_reports = shell_reports_deaths()
 
     def close(self) -> None:
         """Let go of everything; processes run on and are adopted by the next session. Emits nothing from now on."""
+        self._starts.close()
         if self._watch:
             self._watch.cancel()
         for process in list(self._running.values()):
             self._leave(process)
             process.output.close()
         self._outputs.close()
-        self._queue.clear()
 
     # Starting
 
@@ -105,61 +99,15 @@ class Processes:
         """Start a process from one of the next turns of the loop. A second launch of an id changes nothing."""
         if self._is_open(launch.execution_id):
             return
-        self._queue[launch.execution_id] = launch
-        self._start_soon()
+        self._starts.launch(launch)
 
-    def _start_soon(self) -> None:
-        if self._queue and not self._starting:
-            self._starting = True
-            self._loop.call_soon(self._start_some)
-
-    def _start_some(self) -> None:
-        self._starting = False
-        until = self._loop.time() + SPAWN_TURN_SECONDS
-        for _ in range(SPAWNS_PER_TURN):
-            if not self._queue or self._loop.time() > until:
-                break
-            self._start(self._queue.popitem(last=False)[1])
-        self._start_soon()
-
-    def _start(self, launch: Launch) -> None:
-        execution_id = launch.execution_id
-        try:
-            folder = self._folders.path(execution_id)
-            plan = self._planner.plan(launch, folder)
-            self._folders.take(execution_id, plan.uid)
-        except FileExistsError:
-            self._emit(ProcessLost(execution_id, "it was started before, and is not started twice"))
-            return
-        except (InvalidRequest, ValueError, OSError) as error:
-            self._emit(ProcessNotStarted(execution_id, why_not(error)))
-            return
-        try:
-            process = self._spawn(execution_id, plan, folder)
-        except OSError as error:
-            self._folders.retire(execution_id, empty=True, owner=None)
-            self._emit(ProcessNotStarted(execution_id, why_not(error)))
-            return
-        self._watch_within(WATCH_SECONDS)
-        self._emit(ProcessStarted(execution_id, process.pid, process.start, self._wall_clock_us()))
-
-    def _spawn(self, execution_id: str, plan: Plan, folder: str) -> Process:
-        output = self._open_output(folder)
-        try:
-            if plan.gid is not None:
-                output.give_to(plan.uid, plan.gid)
-            pid = spawn(plan, folder)
-        except OSError:
-            output.close()
-            raise
-        stat = process_stat(pid)
-        process = Process(execution_id, pid, stat.start if stat else 0, -1, output, child=True, uid=plan.uid)
-        process.mark = plan.mark
-        with suppress(OSError):  # no descriptor left: it runs all the same, and the watch will see its end
-            process.pidfd = os.pidfd_open(pid)
-        self._children[pid] = process
+    def _started(self, process: Process, wall_us: int, stop: bool | None) -> None:
+        self._children[process.pid] = process
         self._enter(process)
-        return process
+        self._watch_within(WATCH_SECONDS)
+        self._emit(ProcessStarted(process.execution_id, process.pid, process.start, wall_us))
+        if stop is not None:
+            self.signal(process.execution_id, stop)
 
     def _enter(self, process: Process) -> None:
         self._running[process.execution_id] = process
@@ -222,9 +170,8 @@ class Processes:
 
         One still waiting for its turn to be spawned is not started any more; of an unknown one nothing happens.
         """
-        if execution_id in self._queue:
-            del self._queue[execution_id]
-            self._emit(ProcessNotStarted(execution_id, "stopped before it was started"))
+        if execution_id in self._starts:
+            self._starts.stop(execution_id, force=force)
             return
         process = self._running.get(execution_id) or self._outputs.written(execution_id)
         if process is None:
@@ -285,7 +232,7 @@ class Processes:
     def _look(self) -> None:
         """Reap orphans, keep outputs bounded; come back as soon as anything gives reason to."""
         self._watch = None
-        parent = reap(self._ended)
+        parent = reap(self._ended, self._starts.may_have_made)
         written, fast = self._outputs.look()
         for process in self._running.values():
             fast |= process.keep_bounded()
@@ -320,9 +267,22 @@ class Processes:
         if not self._is_open(execution_id):
             self._outputs.forget(execution_id)
 
+    def remains(self) -> Iterator[Remains]:
+        """What lies on the disk of executions, also of those that run; it may be taken slowly. Raises OSError."""
+        return self._outputs.remains()
+
+    def is_over(self, execution_id: str) -> bool:
+        """Whether nothing runs or writes of an execution, and its outcome is not waiting to be committed."""
+        return not self._is_open(execution_id) and not self._outputs.is_left(execution_id)
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much output executions have left on the disk in this session, about; it only grows."""
+        return self._outputs.kept_bytes
+
     def drop_output(self, execution_ids: Iterable[str]) -> None:
         """Remove what is kept of executions whose records are pruned, during the next turns of the loop."""
         self._outputs.drop([which for which in execution_ids if not self._is_open(which)], self._loop)
 
     def _is_open(self, execution_id: str) -> bool:
-        return execution_id in self._running or execution_id in self._queue
+        return execution_id in self._running or execution_id in self._starts

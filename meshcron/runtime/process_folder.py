@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ USES_MAX = 1000
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
 
+_STAT_BLOCK_BYTES = 512
+"""The unit of st_blocks, whatever the file system's own blocks are (stat(2))."""
+
 _NO_OUTPUT = -1
 """In place of the owner of the output in a spare folder that has none."""
 
@@ -42,6 +46,19 @@ _NO_OUTPUT = -1
 class _Spare:
     execution_id: str
     uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What lies on the disk of one execution."""
+
+    execution_id: str
+    wall_us: int
+    """When its output was written last."""
+    bytes: int
+    """What it takes of the disk; a hole takes nothing."""
+    folder: bool
+    """It has a folder still, as one that runs, or one that an earlier session of the agent left."""
 
 
 class Folders:
@@ -125,6 +142,25 @@ class Folders:
                 return candidate
         return None
 
+    def remains(self) -> Iterator[Remains]:
+        """What lies there of executions, one after the other, as long as the caller likes to take; spares are nobody's.
+        What comes or goes meanwhile may be among them or not. Raises OSError."""
+        with os.scandir(self._kept) as entries:
+            for entry in entries:
+                if found := _remains(entry.path, entry.name, folder=False):
+                    yield found
+        with os.scandir(self.prefix) as entries:
+            for entry in entries:
+                if self._is_spare(entry.name):
+                    continue
+                if found := _remains(f"{entry.path}/output", entry.name, folder=True) or _remains(
+                    entry.path, entry.name, folder=True
+                ):
+                    yield found
+
+    def _is_spare(self, execution_id: str) -> bool:
+        return any(spare.execution_id == execution_id for spares in self._folders.values() for spare in spares)
+
     def drop(self, execution_id: str) -> None:
         """Remove what there is of an execution; nothing is fine."""
         with suppress(ValueError):
@@ -151,3 +187,11 @@ class Folders:
             # After the truncation, and before anybody writes: otherwise ext4 would flush at the writer's close
             # (auto_da_alloc, meant for those who replace a file by truncating it).
             file.close()
+
+
+def _remains(path: str, execution_id: str, *, folder: bool) -> Remains | None:
+    try:
+        found = os.lstat(path)
+    except OSError:  # gone meanwhile
+        return None
+    return Remains(execution_id, found.st_mtime_ns // 1000, found.st_blocks * _STAT_BLOCK_BYTES, folder)

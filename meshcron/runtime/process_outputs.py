@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from meshcron.runtime.output import read_output
-from meshcron.runtime.process_folder import Folders
+from meshcron.runtime.process_folder import Folders, Remains
 from meshcron.runtime.process_record import Process
 
 DROPS_PER_TURN = 50
@@ -22,6 +22,8 @@ class _Left:
     empty: bool
     owner: int | None
     """The uid that may have the empty output again; None when something may still write it."""
+    bytes: int
+    """What its output takes of the disk, about."""
 
 
 class Outputs:
@@ -33,6 +35,8 @@ class Outputs:
         self._left: dict[str, _Left] = {}
         self._written: dict[str, Process] = {}
         self._drops: list[str] = []
+        self.kept_bytes = 0
+        """Of the outputs kept by `forget` in this session, about; it only grows."""
 
     def close(self) -> None:
         """Let go of the descriptors."""
@@ -48,12 +52,12 @@ class Outputs:
         """The trampoline of `process` is gone: keep watching an output that something still writes, close any other."""
         process.over = True
         writers = process.still_written()
+        size = min(process.output.total_bytes, self._bytes_max)
         if writers:
-            self._left[process.execution_id] = _Left(empty=False, owner=None)
+            self._left[process.execution_id] = _Left(empty=False, owner=None, bytes=size)
             self._written[process.execution_id] = process
             return
-        empty = process.output.total_bytes == 0
-        self._left[process.execution_id] = _Left(empty, process.uid if writers is False else None)
+        self._left[process.execution_id] = _Left(size == 0, process.uid if writers is False else None, size)
         process.output.close()
 
     def look(self) -> tuple[bool, bool]:
@@ -66,11 +70,11 @@ class Outputs:
     def _let_go(self, process: Process) -> None:
         execution_id = process.execution_id
         del self._written[execution_id]
-        empty = process.output.total_bytes == 0
+        size = min(process.output.total_bytes, self._bytes_max)
         process.output.close()
         if execution_id in self._left:
-            self._left[execution_id] = _Left(empty, owner=None)
-        elif empty:
+            self._left[execution_id] = _Left(size == 0, owner=None, bytes=size)
+        elif not size:
             self._folders.drop(execution_id)
 
     def path(self, execution_id: str) -> Path | None:
@@ -87,8 +91,18 @@ class Outputs:
         left = self._left.pop(execution_id, None)
         if left is None:  # it ended in an earlier session
             path = self.path(execution_id)
-            left = _Left(path is None or path.stat().st_size == 0, owner=None)
+            size = path.stat().st_size if path else 0
+            left = _Left(size == 0, owner=None, bytes=min(size, self._bytes_max))
+        self.kept_bytes += left.bytes
         self._folders.retire(execution_id, empty=left.empty, owner=left.owner)
+
+    def remains(self) -> Iterator[Remains]:
+        """As `Folders.remains`."""
+        return self._folders.remains()
+
+    def is_left(self, execution_id: str) -> bool:
+        """Whether it ended in this session and is not forgotten yet, or is still written."""
+        return execution_id in self._left or execution_id in self._written
 
     def drop(self, execution_ids: Iterable[str], loop: AbstractEventLoop) -> None:
         """Remove what is kept of these; in slices, from the next turns of the loop."""

@@ -74,14 +74,16 @@ def is_trampoline(pid: int, folder: str) -> bool:
     """Whether a process is the trampoline of the execution with this folder.
 
     Its arguments name the folder; any user of the machine may start something that does too, so where the kernel lets
-    us look, its standard error must be the folder's status file.
+    us look, its standard error must be the folder's status file. One in the middle of its exec shows no arguments: on
+    a busy machine a spawn returns milliseconds before it does (fs/exec.c: the parent is let go with the old memory).
     """
-    if os.fsencode(folder) not in _words(pid):
+    words = _words(pid)
+    if any(words) and os.fsencode(folder) not in words:
         return False
     try:
         return (PROC / str(pid) / "fd" / "2").samefile(Path(folder, "status"))
     except PermissionError:
-        return True
+        return any(words)
     except OSError:
         return False
 
@@ -136,7 +138,7 @@ class Table:
         """
         start = os.fsencode(prefix)
         leaders = (stat.pid for stat in self._by_pid.values() if stat.session == stat.pid)
-        named = ((os.fsdecode(word), pid) for pid in leaders for word in _words(pid) if word.startswith(start))
+        named = ((os.fsdecode(word), pid) for pid in leaders for word in _folders(pid) if word.startswith(start))
         return {folder: pid for folder, pid in named if is_trampoline(pid, folder)}
 
     def job(self, pid: int) -> int:
@@ -213,6 +215,17 @@ def _pids() -> list[int]:
 def _words(pid: int) -> list[bytes]:
     try:
         return (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _folders(pid: int) -> list[bytes]:
+    """The words among which a trampoline's folder is; in the middle of its exec only its status file tells it."""
+    words = _words(pid)
+    if any(words):
+        return words
+    try:
+        return [os.fsencode((PROC / str(pid) / "fd" / "2").readlink().parent)]
     except OSError:
         return []
 

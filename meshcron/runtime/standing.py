@@ -11,11 +11,14 @@ from meshcron import __version__
 from meshcron.commands import PutJob
 from meshcron.core import schedule as grammar
 from meshcron.core.agent import Agent
-from meshcron.model import Instant
+from meshcron.model import SECOND_US, Execution, Instant, Status
 from meshcron.service import AgentView, Explained, MemberView
 
 ALIVE = 1
 """Serf's number for a member that is heard."""
+
+WAITING_US = SECOND_US
+"""So long after its time an execution may be starting, and the record of that be on its way to the disk."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -26,7 +29,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     fingerprint: str
     address: str
     port: int
-    tags: dict[str, str]
+    slots: int
     machine: dict[str, str]
     started_wall_us: int
     warnings: tuple[str, ...]
@@ -55,7 +58,7 @@ class Standing:
         return AgentView(
             name=facts.name,
             version=__version__,
-            tags=facts.tags,
+            tags=self._agent.tags,
             cluster=state.cluster,
             fingerprint=facts.fingerprint,
             term=self._agent.ledger.term,
@@ -80,7 +83,7 @@ class Standing:
                 name=member.name,
                 address=facts.address,
                 port=facts.port,
-                tags=facts.tags,
+                tags=self._agent.tags,
                 facts=facts.machine,
                 status=ALIVE,
                 voter=member.voter,
@@ -94,6 +97,16 @@ class Standing:
     def why_not_ready(self) -> str | None:
         """None while this agent can take writes."""
         return None if self._agent.leading else "no leader yet: this agent is starting"
+
+    def why_waiting(self, execution: Execution) -> str:
+        """Why an execution whose time has come has not started; "" where it is not ours to say, or not so."""
+        agent, slots = self._agent, self._facts.slots
+        if execution.status is not Status.ARMED or execution.stop or execution.node_id != self._facts.node_id:
+            return ""
+        late_us = agent.clock.cluster_us(self._now()) - execution.due_cluster_us
+        if late_us < WAITING_US or agent.runner.running < slots:
+            return ""
+        return f"all {slots} slots of {execution.agent} are in use"
 
     def check_job(self, command: PutJob) -> None:
         """Refuse a schedule that is wrong or never fires. Raises InvalidSchedule."""

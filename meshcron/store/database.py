@@ -22,6 +22,7 @@ from meshcron.store.files import sync_folder, write_new
 from meshcron.store.migrations import VERSION, migrate
 from meshcron.store.page_sums import PageSums, pages_of
 from meshcron.store.queries import schema
+from meshcron.store.refusals import words
 from meshcron.store.wal import images
 from meshcron.store.wal_index import WalIndex, WalReach
 
@@ -133,11 +134,11 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise StartRefused(f"{path}: {error}") from error
+        raise StartRefused(words(error, path)) from error
     except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
         raise damaged(path, error) from error
     except OSError as error:
-        raise StartRefused(str(error)) from error
+        raise StartRefused(words(error, path)) from error
 
 
 def _writing(path: Path) -> sqlite3.Connection:

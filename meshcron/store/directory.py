@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from meshcron.errors import StartRefused
 from meshcron.store.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, replace_whole
+from meshcron.store.refusals import words
 
 FORMAT = 1
 """Of node.json; a newer one is refused."""
@@ -85,7 +86,7 @@ class DataDirectory:
             self._lock = self._flock()
             self.path.chmod(PRIVATE_FOLDER_MODE)
         except OSError as error:
-            raise StartRefused(f"the data directory cannot be used: {error}") from error
+            raise StartRefused(f"the data directory cannot be used: {words(error, self.path)}") from error
 
     def identity(self, make: Callable[[], Identity]) -> Identity:
         """Who this agent is; at a first start `make` says so, and it is durable when this returns. Raises
@@ -97,7 +98,7 @@ class DataDirectory:
         if moved:
             raise StartRefused(
                 f"{self.path} was copied or moved here: {moved}. Two agents with one identity break the cluster. "
-                "If the other one is gone for good, `--adopt-data-dir` goes on here under a new node id."
+                "If the other one is gone for good, `meshcron up --adopt-data-dir` goes on here under a new node id."
             )
         return kept.identity
 
@@ -115,7 +116,7 @@ class DataDirectory:
         try:
             kept.hardlink_to(self.path / NODE_FILE)
         except OSError as error:
-            raise StartRefused(f"the old {NODE_FILE} cannot be kept: {error}") from error
+            raise StartRefused(f"the old {NODE_FILE} cannot be kept: {words(error, self.path)}") from error
         return self._write(identity)
 
     def close(self) -> None:
@@ -155,7 +156,7 @@ class DataDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StartRefused(f"{path} cannot be read: {error}") from error
+            raise StartRefused(words(error, path)) from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StartRefused(f"{path} is garbled ({error}). {_GARBLED_HINT}") from None
         if kept.check != _check(kept) or not _is_identity(kept.identity):
@@ -168,7 +169,7 @@ class DataDirectory:
             data = msgspec.json.encode(msgspec.structs.replace(file, check=_check(file)))
             replace_whole(self.path / NODE_FILE, msgspec.json.format(data) + b"\n")
         except OSError as error:
-            raise StartRefused(f"{NODE_FILE} cannot be written: {error}") from error
+            raise StartRefused(f"{NODE_FILE} cannot be written: {words(error, self.path)}") from error
         return identity
 
     def _place(self) -> Place:

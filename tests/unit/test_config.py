@@ -101,7 +101,7 @@ def test_table_and_fields_name_the_same() -> None:
     assert [key.attribute for key in KEYS.values()] == [field.name for field in dataclasses.fields(Config)]
     assert KEYS["horizon"].attribute == "horizon_us"
     assert (KEYS["gate_port"].flag, KEYS["gate_port"].variable) == ("--gate-port", "MESHCRON_GATE_PORT")
-    assert [name for name, key in KEYS.items() if key.switch] == ["no_mdns", "trust_lan"]
+    assert [name for name, key in KEYS.items() if key.switch] == ["adopt_data_dir", "no_mdns", "trust_lan"]
     assert [name for name, key in KEYS.items() if key.repeatable] == ["tag", "join", "mdns_interface", "run_as"]
     assert all(key.help.endswith(".") and (key.switch or key.metavar) for key in KEYS.values())
 
@@ -171,6 +171,18 @@ def test_certificate_and_key_go_together() -> None:
     """One without the other names the one that is missing."""
     assert refused({"tls_cert": "/c.pem"}).field == "tls_key"
     assert refused({"tls_key": "/k.pem"}).field == "tls_cert"
+
+
+def test_all_outputs_together_are_at_least_one() -> None:
+    """A cap on all that is below the cap on one would keep none whole."""
+    assert refused({"output_max": "2GiB"}).field == "output_total_max"
+    assert load({"output_max": "2GiB", "output_total_max": "2GiB"}, {}, [], MACHINE).output_total_max_bytes == 2**31
+
+
+def test_adopting_is_for_once(tmp_path: Path) -> None:
+    """No file may hold it, and an agent that is always told to adopt says so at each start."""
+    assert refused({}, {}, write(tmp_path, "adopt_data_dir = true")).why == "there is no such key"
+    assert "adopt_data_dir" in load({"adopt_data_dir": True}, {}, [], MACHINE).warnings()[0]
 
 
 def test_two_services_on_one_port_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +21,11 @@ class StandIn(ModuleType):
         super().__init__("meshcron.main")
         self.configs: list[Config] = []
         self.ending: int | Exception = 0
+        self.reread: Callable[[], Config]
 
-    def run(self, config: Config) -> int:
+    def run(self, config: Config, reread: Callable[[], Config]) -> int:
         self.configs.append(config)
+        self.reread = reread
         if isinstance(self.ending, Exception):
             raise self.ending
         return self.ending
@@ -79,6 +82,19 @@ def test_a_flag_beats_the_environment_beats_the_file(cli: Any, main: StandIn, tm
     assert cli("up", "--slots", "3", env=env).exit_code == 0
     (config,) = main.configs
     assert (config.slots, config.priority, config.expect) == (3, 2, 1)
+
+
+def test_the_configuration_can_be_read_again(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """For HUP: the files as they are by then, under the flags as they were given."""
+    file = tmp_path / "m.toml"
+    file.write_text('tag = ["role=web"]\nslots = 1\n', encoding="utf-8")
+    assert cli("up", "--slots", "3", "--config", str(file)).exit_code == 0
+    file.write_text('tag = ["role=db"]\nslots = 2\n', encoding="utf-8")
+    config = main.reread()
+    assert (config.tag, config.slots) == ({"role": "db"}, 3)
+    file.write_text("tag = 5 5\n", encoding="utf-8")
+    with pytest.raises(StartRefused, match="not TOML"):
+        main.reread()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshcron.api.executions import WAITING
 from meshcron.cli.executions import OPEN, STATUSES
 from meshcron.model import Status
 
@@ -90,7 +91,8 @@ def test_history_asks_for_what_was_wanted(cli: Any, agent: Any) -> None:
 
 def test_output_is_the_jobs_own_bytes(cli: Any, agent: Any) -> None:
     """Of the last execution that had any, unchanged, also where it is no text."""
-    agent.executions = [execution("3-none", status="skipped"), execution("2-one"), execution("1-one")]
+    none_yet = [execution(f"3-{word}", status=word) for word in ("armed", "waiting", "skipped")]
+    agent.executions = [*none_yet, execution("2-one"), execution("1-one")]
     agent.outputs["2-one"] = b"\xff\x00\x1b[31mred\n no newline"
     result = cli("output", "hello")
     assert result.exit_code == 0
@@ -127,11 +129,12 @@ def test_kill_ends_what_is_open(cli: Any, agent: Any) -> None:
     agent.executions = [
         execution("4-one", status="running"),
         execution("4-two", status="armed", node_name="two"),
+        execution("4-six", status="waiting", node_name="six"),
         execution("3-one"),
     ]
     result = cli("kill", "hello")
-    assert (result.exit_code, result.stdout) == (0, "killed 4-one\nkilled 4-two\n")
-    assert [each["status"] for each in agent.executions] == ["killed", "killed", "success"]
+    assert (result.exit_code, result.stdout) == (0, "killed 4-one\nkilled 4-six\nkilled 4-two\n")
+    assert [each["status"] for each in agent.executions] == ["killed", "killed", "killed", "success"]
 
 
 def test_kill_one(cli: Any, agent: Any) -> None:
@@ -151,5 +154,5 @@ def test_kill_with_nothing_running(cli: Any, agent: Any) -> None:
 
 def test_the_states_are_the_models() -> None:
     """The words are repeated for a fast start; here they are held to the one place that defines them."""
-    assert set(STATUSES) == set(Status)
-    assert set(OPEN) == {status for status in Status if not status.final}
+    assert set(STATUSES) == {*Status, WAITING}
+    assert set(OPEN) == {status for status in Status if not status.final} | {WAITING}

@@ -75,7 +75,7 @@ def test_flag_beats_environment_beats_record(tmp_path: Path) -> None:
     file.write_text("from-file", encoding="utf-8")
     env = {"MESHCRON_URL": "http://127.0.0.1:2", "MESHCRON_TOKEN": "from-env"}
     assert find(given(tmp_path, "127.0.0.1:3", file, **env))[:2] == ("http://127.0.0.1:3", "from-file")
-    assert find(given(tmp_path, **env))[:2] == ("http://127.0.0.1:2", "from-env")
+    assert find(given(tmp_path, None, None, **env))[:2] == ("http://127.0.0.1:2", "from-env")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LOOK_SECONDS", 0.0)
 
 
-def script(agent: Any, *looks: Callable[[], None]) -> None:
+def script(agent: Any, *looks: Callable[[], object]) -> None:
     """What happens before each look at the run."""
     agent.jobs["hello"] = job()
     steps = iter(looks)
@@ -96,6 +96,18 @@ def test_wait_waits_while_the_run_is_queued(cli: Any, agent: Any) -> None:
         lambda: None,
         lambda: agent.executions.append(execution()),
     )
+    assert cli("run", "hello", "--wait").exit_code == 0
+
+
+def test_wait_waits_behind_a_run_that_is_only_armed(cli: Any, agent: Any) -> None:
+    """The run before it in the queue has not started yet: the job does not run, and something of it is open."""
+    before = execution("1-before", run_id="before", status="armed")
+    script(
+        agent,
+        lambda: agent.executions.append(before),
+        lambda: agent.executions.append(execution()),
+    )
+    agent.jobs["hello"] = job(status="success")
     assert cli("run", "hello", "--wait").exit_code == 0
 
 
@@ -154,7 +166,7 @@ def test_an_interrupt_ends_the_watching_only(cli: Any, agent: Any, monkeypatch: 
         raise KeyboardInterrupt
 
     script(agent, lambda: agent.executions.append(execution(status="running")))
-    monkeypatch.setattr(run.time, "sleep", interrupted)
+    monkeypatch.setattr(time, "sleep", interrupted)
     result = cli("run", "hello", "--wait")
     assert result.exit_code == 130
     assert result.stderr == (

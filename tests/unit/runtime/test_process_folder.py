@@ -139,6 +139,44 @@ def test_a_dropped_spare_is_gone(folders: Folders) -> None:
     assert names(folders) == {"b"}
 
 
+def test_remains_are_what_executions_left(folders: Folders, tmp_path: Path) -> None:
+    """Kept outputs, and the folders of what runs or was left by an earlier session; no spares."""
+    take(folders, "kept", "hello")
+    folders.retire("kept", empty=False, owner=UID)
+    for name in ("runs", "spare"):
+        take(folders, name, "hello" if name == "runs" else "")
+    folders.retire("spare", empty=True, owner=UID)
+    os.utime(Path(folders.path("runs")) / "output", ns=(0, 7_000_000))
+    found = {remains.execution_id: remains for remains in folders.remains()}
+    assert set(found) == {"kept", "runs"}
+    assert (found["kept"].folder, found["runs"].folder) == (False, True)
+    assert found["runs"].wall_us == 7000
+    assert 0 < found["runs"].bytes <= 64 * 1024
+    later = Folders(tmp_path / "executions")
+    later.start()
+    assert {remains.execution_id for remains in later.remains()} == {"kept", "runs", "spare"}
+
+
+def test_remains_may_be_taken_slowly(folders: Folders) -> None:
+    """Meanwhile others come and go, which is no error."""
+    for name in ("a", "b", "c"):
+        take(folders, name, "hello")
+        folders.retire(name, empty=False, owner=UID)
+    walk = folders.remains()
+    first = next(walk).execution_id
+    for name in {"a", "b", "c"} - {first}:
+        folders.drop(name)
+    take(folders, "d", "hello")
+    assert {remains.execution_id for remains in walk} <= {"a", "b", "c", "d"}
+
+
+def test_a_hole_takes_nothing(folders: Folders) -> None:
+    """An output counts by what it takes of the disk, not by its length."""
+    take(folders, "a", "hello")
+    os.truncate(Path(folders.path("a")) / "output", 10_000_000)
+    assert [remains.bytes < 1_000_000 for remains in folders.remains()] == [True]
+
+
 def test_spares_are_bounded(folders: Folders) -> None:
     """After a burst, so many are kept and no more."""
     ids = [f"e{number}" for number in range(SPARES_MAX + 5)]

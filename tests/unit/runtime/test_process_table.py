@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from meshcron.runtime.process_table import ProcessStat, Quarry, Table, hears_by_default, parse_stat, process_stat
+from meshcron.runtime import process_table
+from meshcron.runtime.process_table import (
+    ProcessStat,
+    Quarry,
+    Table,
+    hears_by_default,
+    is_trampoline,
+    parse_stat,
+    process_stat,
+)
 
 AGENT = os.getpid()
 TRAMPOLINE = 5_000_000  # above any pid the kernel gives: /proc knows nothing of these
@@ -64,7 +75,32 @@ def test_the_agent_is_never_family() -> None:
     assert not Table([own, stat(0, -1, 0)]).family(Quarry(TRAMPOLINE, 0, (0, 0), b""), [own]) & {own}
 
 
-@pytest.mark.parametrize(("pid", "answer"), [(TRAMPOLINE, False), (AGENT, False)])
+@pytest.mark.parametrize("words", [[b""], []], ids=["no words", "gone"])
+def test_a_trampoline_in_its_exec_is_known_by_its_status_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[bytes]
+) -> None:
+    """The kernel shows no arguments until an exec is through; then they must name the folder as well."""
+    folder = tmp_path / "open" / "a"
+    folder.mkdir(parents=True)
+    (folder.parent / "b").mkdir()
+    (folder.parent / "b" / "status").touch()
+    with (
+        (folder / "status").open("ab") as status,
+        subprocess.Popen(["sleep", "60"], stderr=status, start_new_session=True) as process,
+    ):
+        try:
+            while not any(process_table._words(process.pid)):
+                pass  # still in its exec
+            assert not is_trampoline(process.pid, str(folder))
+            monkeypatch.setattr(process_table, "_words", lambda _: words)
+            assert is_trampoline(process.pid, str(folder))
+            assert not is_trampoline(process.pid, str(folder.parent / "b"))
+            assert Table.taken().trampolines(f"{folder.parent}/") == {str(folder): process.pid}
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("pid", "answer"), [(TRAMPOLINE, False), (AGENT, False)], ids=["nobody", "this process"])
 def test_who_dies_of_a_signal(pid: int, answer: bool) -> None:
     """Nobody there does not; Python, which catches INT, does not either."""
     assert hears_by_default(pid, 2) is answer

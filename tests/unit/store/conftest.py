@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ def entries(count: int, after: LogBase | None = None, size: int = 40) -> list[Lo
     return rows
 
 
-def execution(number: int, **changes: object) -> ExecutionRow:
+def execution(number: int, **changes: Any) -> ExecutionRow:
     """An execution of its own id; of job 1 unless said otherwise."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "id": f"{number:032x}",
         "uid": 1,
         "run_id": f"1:0:{number}",

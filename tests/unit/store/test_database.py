@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from meshcron.errors import DamagedStore, StartRefused
-from meshcron.store import database as module
 from meshcron.store.database import Database, translated
 from meshcron.store.page_sums import PageSums
-from meshcron.store.wal import scan
+from meshcron.store.wal import images, scan
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ def test_at_any_moment_each_page_has_its_sum_or_is_hidden(database: Database, tm
         put(database, str(n), "x" * 3000)
         if n % 7 == 0:
             reach = database.reach()
-            database.sums.record(module.images(tmp_path / "database-wal", reach.frames), reach)
+            database.sums.record(images(tmp_path / "database-wal", reach.frames), reach)
             database.sums.save()  # and then the power goes
         if n % 11 == 0:
             assert database.checkpoint()

@@ -111,7 +111,7 @@ def test_a_copy_is_refused_with_the_remedy(data: DataDirectory, tmp_path: Path) 
     shutil.copytree(data.path, tmp_path / "copy")
     copy = DataDirectory(tmp_path / "copy", "machine-1")
     copy.lock()
-    with pytest.raises(StartRefused, match=r"copied or moved.*--adopt-data-dir"):
+    with pytest.raises(StartRefused, match=r"copied or moved.*meshcron up --adopt-data-dir"):
         copy.identity(never)
     assert (tmp_path / "copy" / "node.json").read_bytes() == before
     copy.close()

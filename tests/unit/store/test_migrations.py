@@ -13,8 +13,15 @@ from meshcron.store.database import DATABASE, Database, settle
 from meshcron.store.log import LogBase, read_base, read_log
 from meshcron.store.queries import schema
 
-VERSION_1 = schema().replace(
-    "CREATE TABLE log_base (id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL, crc INTEGER);", ""
+VERSION_1 = (
+    schema()
+    .replace(
+        "CREATE TABLE log_base (id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL, crc INTEGER);", ""
+    )
+    .replace(
+        "public_key TEXT NOT NULL,\n    priority INTEGER NOT NULL, eligible INTEGER NOT NULL,",
+        "priority INTEGER NOT NULL,",
+    )
 )
 
 
@@ -24,6 +31,7 @@ def old_database(path: Path, rows: list[Any]) -> None:
     connection.executescript(f"PRAGMA journal_mode = WAL; {VERSION_1} PRAGMA user_version = 1;")
     connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?)", [(r.index, r.term, r.crc, r.body) for r in rows])
     connection.execute("INSERT INTO meta VALUES ('applied', '7')")
+    connection.execute("INSERT INTO members VALUES ('n', 'one', 1, 100, 1)")
     connection.close()
 
 
@@ -43,6 +51,7 @@ def test_a_database_of_version_1_is_opened(tmp_path: Path, build: Any, cut: int,
     try:
         assert (read_log(database.reader), read_base(database.reader)) == (rows, base)
         assert database.reader.execute("SELECT value FROM meta").fetchall() == [("7",)]
+        assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1)]
         fresh = sqlite3.connect(":memory:")
         fresh.executescript(schema())
         assert structure(database.reader) == structure(fresh)

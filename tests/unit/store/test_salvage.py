@@ -163,7 +163,8 @@ def test_a_bad_page_at_the_end_of_the_log_costs_what_was_not_applied(agent: Any,
 
 def place_of(agent: Any, needle: bytes) -> int:
     """Where this entry lies; its body is like no other's."""
-    return (agent.path / "database").read_bytes().index(needle)
+    database: bytes = (agent.path / "database").read_bytes()
+    return database.index(needle)
 
 
 def test_without_its_sums_the_database_is_read_as_it_is(agent: Any, build: Any) -> None:

@@ -160,7 +160,7 @@ def test_a_copied_folder_is_adopted_with_all_it_holds(agent: Any, build: Any) ->
     agent.write(*rows)
     agent.stop()
     store = Store(agent.path, "another machine")
-    with pytest.raises(StartRefused, match="--adopt-data-dir"):
+    with pytest.raises(StartRefused, match="meshcron up --adopt-data-dir"):
         store.open(build.identity)
     loaded = store.open(lambda: replace(build.identity(), node_id="f" * 32), adopt=True)
     assert (loaded.log, store.identity.node_id, store.start) == (rows, "f" * 32, 2)

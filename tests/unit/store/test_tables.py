@@ -125,7 +125,7 @@ def test_a_run_is_listed_whole(filled: Any) -> None:
     assert filled.run_executions("run99") == []
 
 
-FILTERS = {
+FILTERS: dict[str, list[Any]] = {
     "uid": [None, 2],
     "agent": [None, "beta", "gamma"],
     "status": [None, "success", "failed", "armed", "lost"],

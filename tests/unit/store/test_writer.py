@@ -117,8 +117,12 @@ def test_a_vote_is_in_both_places_before_anybody_hears_of_it(agent: Any, monkeyp
         order.append(f"hard_state {state.term} after the database {agent.store.tables.ballot().term}")
         write(file, state)
 
+    def told(n: int) -> None:
+        order.append("told")
+        agent.persisted.append(n)
+
     monkeypatch.setattr(HardStateFile, "write", watched)
-    monkeypatch.setattr(agent.writer, "_on_persisted", lambda n: (order.append("told"), agent.persisted.append(n)))
+    monkeypatch.setattr(agent.writer, "_on_persisted", told)
     agent.write(BallotRow(4, "x"))
     agent.write(BallotRow(5, ""))
     assert order == ["hard_state 4 after the database 4", "told", "hard_state 5 after the database 5", "told"]
@@ -138,9 +142,12 @@ def test_the_floor_follows_at_most_once_a_second(agent: Any, build: Any, monkeyp
     """An fsync more for each commit would halve the rate."""
     written: list[int] = []
     write = HardStateFile.write
-    monkeypatch.setattr(
-        HardStateFile, "write", lambda file, state: (written.append(state.last_index), write(file, state))
-    )
+
+    def watched(file: HardStateFile, state: Any) -> None:
+        written.append(state.last_index)
+        write(file, state)
+
+    monkeypatch.setattr(HardStateFile, "write", watched)
     monkeypatch.setattr(writer, "FLOOR_SECONDS", 1000.0)  # of the test's clock; a second passes by itself
     for row in build.entries(12):
         agent.now += 250

@@ -1,0 +1,26 @@
+"""The limit on open files: the agent's is raised, its jobs get the one that the agent was started with.
+
+The usual soft limit of 1024 is for programs that wait with select(2), which fails beyond it, and for those that close
+every descriptor up to the limit: a job may be one. The agent needs more: two for each process, one for each connection.
+"""
+
+from __future__ import annotations
+
+import resource
+
+OPEN_FILES_WANTED = 65_536
+"""For the 10,000 processes that `slots` may allow, their outputs, and twice as many connections."""
+
+
+def raise_limit(wanted: int = OPEN_FILES_WANTED) -> int:
+    """Raise this process's soft limit to `wanted` or as near as it may; returns what it was. Never lowers it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < reachable:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+    return soft
+
+
+def lowering(soft: int) -> str:
+    """The shell's words that give a job this soft limit."""
+    return f"ulimit -S -n {'unlimited' if soft == resource.RLIM_INFINITY else soft}; "

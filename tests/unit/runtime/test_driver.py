@@ -1,0 +1,259 @@
+"""The thin shell: effects leave in order and not before their rows are durable; events wait their turn; one timer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshcron import commands
+from meshcron.core import effects, events
+from meshcron.core.effects import Effect
+from meshcron.core.events import Event
+from meshcron.messages import ResultAck
+from meshcron.model import SECOND_US
+from meshcron.rows import BallotRow
+from tests.unit.runtime.scripted import FAR_US, NODE, World, start, story
+
+ROW = BallotRow(1, NODE)
+HELLO = ResultAck(("x",), 1)
+
+
+# ---- effects
+
+
+def test_each_effect_is_performed() -> None:
+    """In the order in which they were asked for."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [
+            effects.Persist(1, (ROW,)),
+            start("x"),
+            effects.AdoptProcess("y", 7, 8),
+            effects.SignalProcess("y", True),
+            effects.ForgetProcess("z"),
+            effects.Alarm("full", "the disk is full"),
+        ]
+        world.driver.start()
+        assert world.written == [1]
+        assert world.did == [("launch", "x"), ("adopt", "y", 7, 8), ("signal", "y", True), ("forget", "z")]
+
+    story(tell)
+
+
+def test_an_effect_waits_until_its_rows_are_durable() -> None:
+    """And for nothing else: what waits for nothing leaves at once."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [effects.Persist(1, (ROW,)), start("later", after=1), start("now")]
+        world.driver.start()
+        assert world.did == [("launch", "now")]
+        world.driver.persisted(1)
+        assert world.did == [("launch", "now"), ("launch", "later")]
+
+    story(tell)
+
+
+def test_effects_leave_in_the_order_of_their_numbers() -> None:
+    """One word of the writer may be about several Persists; nothing leaves twice."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [start("one", after=1), start("two", after=2), start("three", after=3)]
+        world.driver.start()
+        world.driver.persisted(2)
+        assert world.did == [("launch", "one"), ("launch", "two")]
+        world.driver.persisted(3)
+        world.driver.persisted(3)
+        assert world.did == [("launch", "one"), ("launch", "two"), ("launch", "three")]
+
+    story(tell)
+
+
+def test_what_is_durable_already_holds_nothing_up() -> None:
+    """A turn that wrote nothing waits for earlier rows, and those are there."""
+
+    def tell(world: World) -> None:
+        world.driver.start()
+        world.driver.persisted(5)
+        world.core.says = lambda event: [start("x", after=5)]
+        world.driver.handle(events.Woke())
+        assert world.did == [("launch", "x")]
+
+    story(tell)
+
+
+def test_the_core_hears_of_its_rows_before_what_waits_for_them_leaves() -> None:
+    """So that what it counts is never behind what others see."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [start("x", after=1)]
+        world.driver.start()
+        seen: list[int] = []
+
+        def says(event: Event) -> list[Effect]:
+            seen.append(len(world.did))
+            return []
+
+        world.core.says = says
+        world.driver.persisted(1)
+        assert world.core.heard == [events.Persisted(1)]
+        assert seen == [0]
+        assert world.did == [("launch", "x")]
+
+    story(tell)
+
+
+def test_a_message_to_itself_comes_back_as_an_event() -> None:
+    """After the turn that sent it, not within it; also one that waited."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [effects.Send(NODE, HELLO), effects.Send(NODE, HELLO, after=1)]
+        world.driver.start()
+        assert world.core.heard == [events.MessageReceived(NODE, HELLO)]
+        world.driver.persisted(1)
+        assert world.core.heard[-2:] == [events.Persisted(1), events.MessageReceived(NODE, HELLO)]
+
+    story(tell)
+
+
+def test_a_halt_is_told_with_its_reason() -> None:
+    """The process ends; why is for the operator."""
+
+    def tell(world: World) -> None:
+        world.core.says = lambda event: [effects.Halt("an entry of a kind nobody knows")]
+        world.driver.start()
+        world.driver.handle(events.Woke())
+
+    assert story(tell).halted == ["an entry of a kind nobody knows"]
+
+
+# ---- events
+
+
+def test_an_event_within_a_turn_waits_for_its_end() -> None:
+    """The core is never entered twice: what a process says while it is being started comes right after."""
+
+    def tell(world: World) -> None:
+        depth: list[int] = []
+
+        def says(event: Event) -> list[Effect]:
+            depth.append(1)
+            assert len(depth) == 1
+            if isinstance(event, events.Woke):
+                world.driver.handle(events.ProcessLost("x", "gone"))
+            depth.pop()
+            return []
+
+        world.core.says = says
+        world.driver.start()
+        world.driver.handle(events.Woke())
+        assert world.core.heard == [events.Woke(), events.ProcessLost("x", "gone")]
+
+    story(tell)
+
+
+def test_a_disk_that_answers_within_the_turn() -> None:
+    """Its word is an event as any other, after the turn."""
+
+    def tell(world: World) -> None:
+        world.core.says = lambda event: (
+            [effects.Persist(1, (ROW,)), start("x", after=1)] if isinstance(event, events.Woke) else []
+        )
+        world.submit = lambda n, rows: world.driver.persisted(n)  # type: ignore[method-assign]
+        world.driver.start()
+        world.driver.handle(events.Woke())
+        assert world.core.heard == [events.Woke(), events.Persisted(1)]
+        assert world.did == [("launch", "x")]
+
+    story(tell)
+
+
+# ---- the timer
+
+
+def test_there_is_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set anew after each event for when the core wants to be woken; an older one is cancelled."""
+
+    def tell(world: World) -> None:
+        handles: list[tuple[float, asyncio.TimerHandle]] = []
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def recorded(delay: float, *args: Any) -> asyncio.TimerHandle:
+            handles.append((delay, call_later(delay, *args)))
+            return handles[-1][1]
+
+        monkeypatch.setattr(loop, "call_later", recorded)
+        world.core.wakeup_us = 5 * SECOND_US
+        world.driver.start()
+        world.boot_us = 2 * SECOND_US
+        world.driver.handle(events.Woke())
+        world.core.wakeup_us = SECOND_US  # passed already
+        world.driver.persisted(1)
+        assert [delay for delay, _ in handles] == [5, 3, 0]
+        assert [handle.cancelled() for _, handle in handles] == [True, True, False]
+        world.driver.close()
+        assert handles[-1][1].cancelled()
+
+    story(tell)
+
+
+def test_the_timer_wakes_the_core() -> None:
+    """Again and again, as long as it asks for it."""
+
+    async def tell(world: World) -> None:
+        woken = asyncio.Event()
+
+        def says(event: Event) -> list[Effect]:
+            if world.core.heard.count(events.Woke()) == 3:
+                world.core.wakeup_us = FAR_US
+                woken.set()
+            return []
+
+        world.core.says = says
+        world.core.wakeup_us = 0
+        world.driver.start()
+        await asyncio.wait_for(woken.wait(), timeout=10)
+        assert world.core.heard == [events.Woke()] * 3
+
+    story(tell)
+
+
+# ---- the end
+
+
+def test_after_close_nothing_happens() -> None:
+    """No event reaches the core, no effect leaves, no timer wakes it; open calls end."""
+
+    async def tell(world: World) -> None:
+        world.core.at_start = [start("x", after=1)]
+        world.driver.start()
+        waiting = asyncio.ensure_future(world.driver.propose(commands.RunJob("job")))
+        await asyncio.sleep(0)
+        world.driver.close()
+        world.driver.persisted(1)
+        world.driver.handle(events.Woke())
+        assert len(world.core.heard) == 1
+        assert world.did == []
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    story(tell)
+
+
+def test_a_close_within_a_turn_ends_it_there() -> None:
+    """A halt closes the driver: events that wait are not handled any more."""
+
+    def tell(world: World) -> None:
+        def says(event: Event) -> list[Effect]:
+            world.driver.handle(events.ProcessLost("x", "gone"))
+            world.driver.close()
+            return []
+
+        world.core.says = says
+        world.driver.start()
+        world.driver.handle(events.Woke())
+        assert world.core.heard == [events.Woke()]
+
+    story(tell)

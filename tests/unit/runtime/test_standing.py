@@ -1,0 +1,189 @@
+"""What an agent says of itself: its place, its members, whether it takes writes, what it thinks of a schedule."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from meshcron import __version__, commands
+from meshcron.core import events
+from meshcron.errors import InvalidSchedule
+from meshcron.messages import Stop
+from meshcron.model import SECOND_US, Job
+from meshcron.runtime.standing import ALIVE, Facts, Standing, machine_facts
+from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, second
+from tests.unit.core.lab import Lab
+
+FACTS = Facts(
+    node_id=NODE,
+    name="one",
+    fingerprint="ab12",
+    address="192.0.2.1",
+    port=8947,
+    slots=2,
+    machine={"meshcron.os": "linux"},
+    started_wall_us=START_WALL_US,
+    warnings=("the API is open",),
+)
+
+
+def standing(lab: Lab) -> Standing:
+    return Standing(lab.agent, FACTS, lab.now)
+
+
+def mute() -> Lab:
+    """An agent that has no leader yet: its disk does not answer."""
+    lab = Lab()
+    lab.disk_answers = False
+    return lab.start()
+
+
+def test_the_view_of_a_leading_agent() -> None:
+    """Who it is, whom it belongs to, how much it holds."""
+    lab = Lab().start()
+    lab.put(schedule="@manually")
+    lab.run()
+    view = standing(lab).agent_view()
+    assert (view.name, view.version, view.tags, view.fingerprint) == ("one", __version__, {"role": "web"}, "ab12")
+    assert (view.cluster, view.leader, view.paused, view.warnings) == (CLUSTER, "one", False, ("the API is open",))
+    assert (view.jobs, view.open_executions, view.started_wall_us) == (1, 1, START_WALL_US)
+    assert view.commit_index == view.applied_index == lab.agent.state.applied[0]
+    assert view.term >= 1
+
+
+def test_the_view_follows_the_state() -> None:
+    """Asked again, it tells what is now."""
+    lab = Lab().start()
+    here = standing(lab)
+    lab.ask(commands.SetPaused(True))
+    lab.put(schedule="@manually")
+    assert (here.agent_view().paused, here.agent_view().jobs) == (True, 1)
+
+
+def test_without_a_leader_it_says_so() -> None:
+    """In words that an operator can use; it is still asked what it is."""
+    here = standing(mute())
+    assert here.why_not_ready()
+    view = here.agent_view()
+    assert (view.leader, view.cluster) == ("", "")
+    assert here.member_views() == []
+    assert standing(Lab().start()).why_not_ready() is None
+
+
+def test_members_tell_where_they_are_and_what_they_do() -> None:
+    """The one agent: alive, leading, with what it runs."""
+    lab = Lab().start()
+    lab.put(schedule="@manually")
+    lab.run()
+    (member,) = standing(lab).member_views()
+    assert (member.node_id, member.name, member.address, member.port) == (NODE, "one", "192.0.2.1", 8947)
+    assert (member.status, member.voter, member.leader, member.running) == (ALIVE, True, True, 1)
+    assert (member.tags, member.facts, member.version) == ({"role": "web"}, {"meshcron.os": "linux"}, __version__)
+
+
+def test_tags_that_were_changed_are_told_as_they_are() -> None:
+    """And count for every run decided from then on (HUP reloads them)."""
+    lab = Lab().start()
+    lab.put(schedule="@manually", tags={"role": "db"})
+    lab.give(events.TagsChanged({"role": "db"}))
+    assert standing(lab).agent_view().tags == standing(lab).member_views()[0].tags == {"role": "db"}
+    lab.run()
+    assert len(lab.running) == 1
+
+
+def test_machine_facts_are_those_that_can_be_selected() -> None:
+    """API.md, Jobs, `tags`."""
+    assert machine_facts("box") == {
+        "meshcron.host": "box",
+        "meshcron.os": platform.system().lower(),
+        "meshcron.arch": platform.machine(),
+    }
+
+
+# ---- why something waits
+
+
+def waiting(lab: Lab) -> str:
+    """What is said of the youngest execution."""
+    return standing(lab).why_waiting(lab.executions()[-1])
+
+
+def test_who_waits_for_a_slot_is_told_so() -> None:
+    """Once its time has come and a moment has passed; a running one waits for nothing."""
+    lab = Lab(slots=2).start()
+    lab.put(schedule="@manually")
+    for _ in range(3):
+        lab.run()
+    assert waiting(lab) == ""
+    lab.advance(2)
+    assert waiting(lab) == "all 2 slots of one are in use"
+    assert standing(lab).why_waiting(lab.executions()[0]) == ""
+    lab.end(lab.executions()[0].id)
+    lab.advance(2)
+    assert waiting(lab) == ""
+
+
+def test_who_is_being_stopped_or_is_not_due_waits_for_no_slot() -> None:
+    """The slots are in use all the same."""
+    lab = Lab(slots=2).start()
+    lab.put(schedule="@manually")
+    lab.put("later", schedule="@at 2027-01-15T08:00:05Z")
+    for _ in range(2):
+        lab.run()
+    lab.advance_to(3)
+    assert standing(lab).why_waiting(lab.only("later")) == ""
+    lab.loses = lambda message: isinstance(message, Stop)
+    lab.advance_to(8)
+    assert standing(lab).why_waiting(lab.only("later")) != ""
+    lab.ask(commands.StopRun(lab.only("later").run_id))
+    assert standing(lab).why_waiting(lab.only("later")) == ""
+
+
+# ---- schedules
+
+
+def put(schedule: str, **fields: object) -> commands.PutJob:
+    return commands.PutJob(Job(name="job", schedule=schedule, **fields))  # type: ignore[arg-type] # as the story says
+
+
+@pytest.mark.parametrize("schedule", ["@daily", "0 3 * * *", "@manually", "@reboot", "@at 2027-01-15T08:00:01Z"])
+def test_a_schedule_that_fires_passes(schedule: str) -> None:
+    """Or that something else than time fires."""
+    standing(Lab().start()).check_job(put(schedule))
+
+
+@pytest.mark.parametrize("schedule", ["0 0 30 2 *", "61 * * * *", "", "@at 2027-01-15T06:00:00Z"])
+def test_a_schedule_that_never_fires_is_refused(schedule: str) -> None:
+    """At save, not at night."""
+    with pytest.raises(InvalidSchedule):
+        standing(Lab().start()).check_job(put(schedule))
+
+
+def test_an_instant_a_little_behind_us_passes() -> None:
+    """By less than the job's start_deadline (API.md, @at)."""
+    here = standing(Lab().start())
+    here.check_job(put("@at 2027-01-15T07:59:00Z"))
+    with pytest.raises(InvalidSchedule):
+        here.check_job(put("@at 2027-01-15T07:59:00Z", start_deadline_us=30 * SECOND_US))
+
+
+def test_a_job_whose_time_has_passed_can_still_be_edited() -> None:
+    """As long as its schedule stays the same."""
+    lab = Lab().start()
+    lab.put(schedule="@at 2027-01-15T08:00:05Z")
+    lab.advance_to(2 * 3600)
+    here = standing(lab)
+    here.check_job(put("@at 2027-01-15T08:00:05Z", command="new"))
+    with pytest.raises(InvalidSchedule):
+        here.check_job(put("@at 2027-01-15T08:00:06Z"))
+
+
+def test_a_schedule_is_explained() -> None:
+    """In words, with its next ticks in its own zone."""
+    found = standing(Lab().start()).explain("30 9 * * *", "Europe/Berlin", "job", 2)
+    assert (found.schedule, found.timezone) == ("30 9 * * *", "Europe/Berlin")
+    assert "09:30" in found.words
+    assert found.next_wall_us == (second(1800), second(1800 + 86_400))
+    with pytest.raises(InvalidSchedule):
+        standing(Lab().start()).explain("nonsense", "", "job", 2)
