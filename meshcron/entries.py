@@ -45,9 +45,41 @@ class Recovered(Struct, frozen=True, tag="recovered"):
 
 
 class MemberPut(Struct, frozen=True, tag="member_put"):
-    """A member is added, or its committed facts change."""
+    """A member is added, or its committed facts change. `tokens`: its own local token. `replaces`: the number of a
+    silent member whose name it takes, and which leaves with that; -1 = none."""
 
     member: Member
+    tokens: tuple[Token, ...] = ()
+    replaces: int = -1
+
+
+class MemberRemove(Struct, frozen=True, tag="member_remove"):
+    """A member has left or was removed; what is open on it is lost. It is no voter any more by then."""
+
+    number: int
+    cluster_us: int
+    call: str = ""
+
+
+class Roster(Struct, frozen=True, tag="roster"):
+    """Who votes from this entry on, by node id (Raft, section 6: it holds as soon as it stands in a log)."""
+
+    voters: tuple[str, ...]
+
+
+class HandOver(Struct, frozen=True, tag="hand_over"):
+    """The leader makes way for a voter of higher priority. In the log, so that every leader knows when the last one
+    was."""
+
+    to: str
+    cluster_us: int
+
+
+class Dissolve(Struct, frozen=True, tag="dissolve"):
+    """This cluster, still without a job, ends; its members join another one of the same key. Applies as nothing once it
+    has a job."""
+
+    into: str
 
 
 class JobPut(Struct, frozen=True, tag="job_put", kw_only=True, omit_defaults=True):
@@ -90,6 +122,8 @@ class Intent(Struct, frozen=True, array_like=True):
     """The owed row this intent consumes; it applies as nothing without that row."""
     reason: str = ""
     env: dict[str, str] | None = None
+    down: tuple[int, ...] = ()
+    """Members that should run it and are known to be down: each gets a `skipped` record."""
 
 
 class Intents(Struct, frozen=True, tag="intents"):
@@ -206,6 +240,10 @@ Entry = (
     | Formed
     | Recovered
     | MemberPut
+    | MemberRemove
+    | Roster
+    | HandOver
+    | Dissolve
     | JobPut
     | JobDelete
     | Intents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import os
 import shlex
@@ -19,32 +20,48 @@ import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from meshcron import __version__
 from meshcron.api.app import Api, make_app
 from meshcron.api.server import ApiServer, serve_on
 from meshcron.api.settings import ApiSettings, allowed_hosts
 from meshcron.commands import PutToken
 from meshcron.config import KEYS, Config
-from meshcron.core.agent import Agent, Settings
+from meshcron.core.agent import Agent
 from meshcron.core.events import Event, Proposed, TagsChanged
-from meshcron.errors import MeshcronError, StartRefused
+from meshcron.core.settings import Settings
+from meshcron.core.timing import LAN, SLOW
+from meshcron.errors import MeshcronError, NoLeader, StartRefused
+from meshcron.messages import Call, Endpoint
 from meshcron.model import SECOND_US, Token
-from meshcron.net.keys import FILE_NAME, ClusterKey, find_key, new_curve_pair
+from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key, new_curve_pair
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
-from meshcron.runtime.credentials import LOCAL_FILE, admin_token, local_token, new_key, random_id, write_private
+from meshcron.runtime.calls import Answered
+from meshcron.runtime.credentials import (
+    ADMIN_FILE,
+    LOCAL_FILE,
+    admin_token,
+    local_token,
+    new_key,
+    random_id,
+    write_private,
+)
 from meshcron.runtime.driver import Driver
+from meshcron.runtime.elsewhere import Answering, OtherAgents, ReadOutput
 from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.logs import configure_logs
+from meshcron.runtime.mesh import Mesh, Place
 from meshcron.runtime.open_files import raise_limit
 from meshcron.runtime.process import Processes
 from meshcron.runtime.standing import Facts, Standing, machine_facts
 from meshcron.service import OutputChunk, Service
+from meshcron.store.database import DATABASE
 from meshcron.store.directory import NODE_FILE, DataDirectory, Identity, machine_id
 from meshcron.store.log import LogBase
 from meshcron.store.refusals import words
 from meshcron.store.salvage import salvage as salvage_files
-from meshcron.store.store import Store
+from meshcron.store.store import HARD_STATE, Store
 from meshcron.store.writer import Writer
 from meshcron.values import Address
 
@@ -60,6 +77,12 @@ RELOADED = frozenset({"tag"})
 READY_SECONDS = 30.0
 """A first answer takes well under a second; whoever waits longer has a disk that does not answer."""
 
+START_OVER = -1
+"""Not an exit code: begin again as a newcomer."""
+
+ANNOUNCE_SECONDS = 1.0
+"""An agent that waits for others for so long is there to be asked, though it is not ready."""
+
 READY_LOOK_SECONDS = 0.002
 """Between two looks whether it is."""
 
@@ -73,7 +96,10 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     configure_logs(config.log_level, config.log_format)
     for warning in config.warnings():
         log.warning(warning)
-    return asyncio.run(Process(config, reread, open_files=raise_limit()).live())
+    open_files = raise_limit()
+    while (code := asyncio.run(Process(config, reread, open_files=open_files).live())) == START_OVER:
+        set_aside(Path(config.data_dir))
+    return code
 
 
 class Process:
@@ -85,8 +111,12 @@ class Process:
         self._reread = reread
         self._open_files = open_files
         self._driver: Driver | None = None
+        self._mesh: Mesh | None = None
+        self._answering: Answering | None = None
+        self._passing_secret = random_id()
         self._hung_up = False
         self._invitation = ""
+        self._made_key = False
         self._folder = Path(config.data_dir)
         self._store = Store(self._folder, machine_id())
         self._ending: asyncio.Future[int]
@@ -118,7 +148,9 @@ class Process:
         key = self._key()
         identity, wall_us = self._store.identity, clock.wall_clock_us()
         local = local_token(self._folder, identity.node_id, wall_us)
-        agent = Agent(self._settings(loaded, local, wall_us), loaded)
+        config = self._config
+        pair = CurvePair(identity.public_key.encode(), identity.secret_key.encode())
+        mesh: Mesh
         driver: Driver
 
         def happened(event: Event) -> None:
@@ -135,7 +167,6 @@ class Process:
             wall_clock_us=clock.wall_clock_us,
             open_files=self._open_files,
         )
-        housekeeping = self._housekeeping(agent, processes)
         writer = Writer(
             self._store,
             on_persisted=persisted,
@@ -144,21 +175,46 @@ class Process:
             hop=loop.call_soon_threadsafe,
             clock=clock.monotonic_seconds,
         )
-        driver = Driver(agent, identity.node_id, writer, processes, now=clock.now, on_halt=self._halt)
+        mesh = Mesh(
+            place(config),
+            key,
+            pair,
+            node_id=identity.node_id,
+            session=self._store.start,
+            database=self._folder / DATABASE,
+            install=writer.install,
+            serve=self._serve,
+        )
+        endpoint = mesh.open()
+        agent = Agent(self._settings(loaded, local, wall_us, pair.public.decode(), endpoint), loaded)
+        housekeeping = self._housekeeping(agent, processes)
+        driver = Driver(
+            agent,
+            identity.node_id,
+            writer,
+            processes,
+            mesh,
+            now=clock.now,
+            on_halt=self._halt,
+            on_start_over=self._start_over,
+        )
         processes.start()
         writer.start()
         housekeeping.start()
         server: ApiServer | None = None
         try:
             driver.start()
-            self._driver = driver
+            self._driver, self._mesh = driver, mesh
+            mesh.start(driver, agent.tags)
             if self._hung_up:
                 self._reload(driver)
-            standing, app = self._api(agent, driver, processes, key)
+            standing, app = self._api(agent, driver, processes, key, mesh)
             server = serve_on(app, sockets, secured)
-            await self._ready(agent, driver, standing, local)
+            self._answering = Answering(agent, read_output(processes), self._url(server.port), self._passing_secret)
+            port = server.port
+            await self._ready(agent, driver, standing, local, lambda: self._announce(port, endpoint))
             (self._folder / RECOVERED_FILE).unlink(missing_ok=True)
-            self._announce(server.port)
+            self._say_ready(server.port)
             code = await self._ending
             if self._failure:
                 log.error(self._failure)
@@ -167,10 +223,17 @@ class Process:
             if server is not None:
                 await close_server(server)
             driver.close()
+            await mesh.close()
             housekeeping.close()
             processes.close()
             await loop.run_in_executor(None, writer.close)
             (self._folder / "agent.json").unlink(missing_ok=True)
+
+    async def _serve(self, sender: str, call: Call) -> Answered:
+        """Another agent asks us, for itself or for somebody at its API."""
+        if self._answering is None:
+            raise NoLeader("this agent is starting")
+        return await self._answering(sender, call)
 
     def _housekeeping(self, agent: Agent, processes: Processes) -> Housekeeping:
         return Housekeeping(
@@ -182,7 +245,8 @@ class Process:
             wall_clock_us=clock.wall_clock_us,
         )
 
-    def _settings(self, loaded: Loaded, local: Token, wall_us: int) -> Settings:
+    def _settings(self, loaded: Loaded, local: Token, wall_us: int, public_key: str, endpoint: Endpoint) -> Settings:
+        config = self._config
         fresh = "cluster" not in loaded.meta
         tokens = (admin_token(self._folder, wall_us), local) if fresh else ()
         return Settings(
@@ -196,9 +260,20 @@ class Process:
             cluster=random_id(),
             tokens=tokens,
             recovering=(self._folder / RECOVERED_FILE).exists(),
+            public_key=public_key,
+            endpoint=endpoint,
+            local_token=local,
+            priority=config.priority,
+            eligible=config.voter == "auto",
+            form_at_once=self._made_key and not config.join,
+            expect=config.expect,
+            timing=SLOW if config.timing == "slow" else LAN,
+            version=__version__,
         )
 
-    def _api(self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey) -> tuple[Standing, Api]:
+    def _api(
+        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh
+    ) -> tuple[Standing, Api]:
         config = self._config
         facts = Facts(
             node_id=self._store.identity.node_id,
@@ -213,16 +288,12 @@ class Process:
         )
         standing = Standing(agent, facts, clock.now)
 
-        def read_output(execution_id: str, offset: int, most: int) -> OutputChunk:
-            data, next_offset, ended = processes.read_output(execution_id, offset, most)
-            return OutputChunk(data, next_offset, ended)
-
         service = Service(
             propose=driver.propose,
             catalog=agent.state,
             tables=self._store.tables,
             cluster=standing,
-            read_output=read_output,
+            read_output=read_output(processes),
         )
         names = {"localhost", "127.0.0.1", "::1", config.http.host, config.advertise, config.name}
         settings = ApiSettings(
@@ -231,49 +302,87 @@ class Process:
             node_id=self._store.identity.node_id,
             auth_on=config.auth == "on",
             trust_lan=config.trust_lan,
+            passing_secret=self._passing_secret,
             access_log=config.log_level == "debug",
         )
-        return standing, make_app(
-            service, settings, wall_clock_us=clock.wall_clock_us, monotonic=clock.monotonic_seconds
+        own_token = (self._folder / LOCAL_FILE).read_text(encoding="ascii").strip()
+        app = make_app(
+            service,
+            settings,
+            wall_clock_us=clock.wall_clock_us,
+            monotonic=clock.monotonic_seconds,
+            elsewhere=OtherAgents(agent, settings.node_id, mesh.calls, own_token, auth_on=settings.auth_on),
         )
+        return standing, app
 
-    async def _ready(self, agent: Agent, driver: Driver, standing: Standing, local: Token) -> None:
-        """Until this agent can take writes and its cluster knows its local token. Raises StartRefused."""
-        deadline = clock.monotonic_seconds() + READY_SECONDS
-        asked = False
+    async def _ready(
+        self, agent: Agent, driver: Driver, standing: Standing, local: Token, announce: Callable[[], None]
+    ) -> None:
+        """Until writes are taken and the cluster knows this agent's local token. One that stands alone waits for its
+        disk only; a member waits for the others, however long that takes, and can be asked meanwhile what it waits for.
+        Raises StartRefused."""
+        began = clock.monotonic_seconds()
+        deadline = began + READY_SECONDS
+        asked = announced = False
         while not self._ending.done():
+            if not announced and clock.monotonic_seconds() > began + ANNOUNCE_SECONDS and not agent.stands_alone:
+                announce()
+                announced = True
             if not standing.why_not_ready():
-                if agent.state.token_by_hash(local.sha256) is not None:
+                if agent.state.token_by_hash(local.sha256) is not None or not agent.leading:
+                    self._drop_unused_token(agent)
+                    if not announced:
+                        announce()
                     return
                 if not asked:
                     driver.handle(Proposed("local token", PutToken(local)))
                     asked = True
-            if clock.monotonic_seconds() > deadline:
+            if clock.monotonic_seconds() > deadline and agent.stands_alone:
                 raise StartRefused(f"{self._folder}: its disk did not answer within {READY_SECONDS:g} s; look at it")
             await asyncio.sleep(READY_LOOK_SECONDS)
-        raise StartRefused(self._failure)
+        if self._failure:
+            raise StartRefused(self._failure)
 
-    def _announce(self, port: int) -> None:
-        config = self._config
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.http.host, config.http.host)
-        scheme = "https" if config.tls_cert else "http"
-        url = f"{scheme}://{host}:{port}"
+    def _drop_unused_token(self, agent: Agent) -> None:
+        """A newcomer that joined a cluster has made an admin token for nothing: it opens no door."""
+        file = self._folder / ADMIN_FILE
+        if file.exists() and agent.holds_log:
+            digest = hashlib.sha256(file.read_text(encoding="ascii").strip().encode()).hexdigest()
+            if agent.state.token_by_hash(digest) is None:
+                file.unlink()
+
+    def _url(self, port: int) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._config.http.host, self._config.http.host)
+        return f"{'https' if self._config.tls_cert else 'http'}://{host}:{port}"
+
+    def _announce(self, port: int, endpoint: Endpoint) -> None:
+        """Where this agent is, for whoever looks from this machine."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end, 0)
         loop.add_signal_handler(signal.SIGINT, self._end, 0)
         record: Mapping[str, object] = {
             "pid": os.getpid(),
-            "name": config.name,
+            "name": self._config.name,
             "node_id": self._store.identity.node_id,
-            "url": url,
-            "gate_port": 0,
-            "mesh_port": 0,
-            "pub_port": 0,
+            "url": self._url(port),
+            "gate_port": endpoint.gate_port,
+            "mesh_port": endpoint.mesh_port,
+            "pub_port": endpoint.pub_port,
         }
         write_private(self._folder / "agent.json", json.dumps(record, indent=2) + "\n")
-        click.echo(f"meshcron: ready at {url}/v1/ (agent {config.name}, data in {self._folder})")
+
+    def _say_ready(self, port: int) -> None:
+        if self._ending.done():
+            return
+        click.echo(f"meshcron: ready at {self._url(port)}/v1/ (agent {self._config.name}, data in {self._folder})")
         if self._invitation:
             click.echo(self._invitation)
+
+    def _start_over(self, why: str) -> None:
+        """This agent's cluster is dissolved: its database is set aside, the next start is a newcomer's."""
+        if not self._ending.done():
+            log.info("starting over", why=why)
+            self._ending.set_result(START_OVER)
 
     def _end(self, code: int) -> None:
         if self._ending.done():
@@ -294,6 +403,8 @@ class Process:
             log.warning("the configuration is wrong, the old one holds", why=str(error))
             return
         driver.handle(TagsChanged(dict(config.tag)))
+        if self._mesh is not None:
+            self._mesh.listen_to(dict(config.tag))
         waiting = [
             key.name for key in KEYS.values() if key.name not in RELOADED and self._differs(config, key.attribute)
         ]
@@ -323,9 +434,42 @@ class Process:
         if found is not None:
             return found.key
         key = new_key()
+        self._made_key = True
         write_private(self._folder / FILE_NAME, key.text + "\n")
         self._invitation = invitation(key, self._folder, to_terminal=sys.stdout.isatty())
         return key
+
+
+def set_aside(folder: Path) -> None:
+    """The database of a dissolved cluster, which held no job, makes way for the one that this agent joins."""
+    label = clock.wall_clock_us() // SECOND_US
+    for file in folder.iterdir():
+        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE}:
+            file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
+
+
+def read_output(processes: Processes) -> ReadOutput:
+    """How output that lies on this machine is read."""
+
+    def read(execution_id: str, offset: int, most: int) -> OutputChunk:
+        data, next_offset, ended = processes.read_output(execution_id, offset, most)
+        return OutputChunk(data, next_offset, ended)
+
+    return read
+
+
+def place(config: Config) -> Place:
+    """Where this agent listens and looks."""
+    return Place(
+        bind=config.bind,
+        advertise=config.advertise,
+        gate_port=config.gate_port,
+        mesh_port=config.mesh_port,
+        pub_port=config.pub_port,
+        join=config.join,
+        mdns=not config.no_mdns,
+        mdns_interfaces=config.mdns_interface,
+    )
 
 
 def new_identity() -> Identity:

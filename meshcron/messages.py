@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from meshcron.model import Ending, Spec
+from meshcron.model import Ending, Spec, Token
 
 
 class Fence(Struct, frozen=True, order=True, array_like=True):
@@ -25,6 +25,8 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Run one execution. `digest` names the Spec it needs."""
 
     execution_id: str
+    node_id: str
+    """Whose it is: a published Run carries the orders of many agents."""
     uid: int
     revision: int
     digest: str
@@ -197,6 +199,8 @@ class Hello(Struct, frozen=True, tag="hello"):
     generation: int
     virgin: bool = True
     """Its cluster has no job yet: it may dissolve into another one of the same key."""
+    token: Token | None = None
+    """Its own local token (the hash), committed with its admission."""
 
 
 class MemberInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -244,6 +248,7 @@ class Admit(Struct, frozen=True, tag="admit"):
     """A member's gate to the leader: this one knocked; commit it as a member."""
 
     profile: Profile
+    token: Token | None = None
 
 
 class RosterNews(Struct, frozen=True, tag="roster_news", kw_only=True):

@@ -125,6 +125,11 @@ class Cluster(Protocol):
     def explain(self, schedule: str, timezone: str, name: str, count: int) -> Explained: ...
 
 
+VIA_HEADER = "X-Meshcron-Via"
+"""`SECRET NODE_ID` on a request that another agent passed on to this one: it is not passed on again, and a token of
+that agent's own is valid."""
+
+
 class Told(Struct, frozen=True):
     """What another agent answered to a request that was passed on to it."""
 

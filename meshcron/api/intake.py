@@ -23,8 +23,9 @@ from tornado.web import HTTPError
 
 from meshcron.api.handler import Admission, Handler, NoSuchPath
 from meshcron.api.origin import check_media_type, check_origin
-from meshcron.api.settings import HEADER_BYTES_MAX, VIA_HEADER
+from meshcron.api.settings import HEADER_BYTES_MAX
 from meshcron.errors import InvalidRequest, MeshcronError, TooLarge
+from meshcron.service import VIA_HEADER
 
 if TYPE_CHECKING:
     from meshcron.api.app import Api

@@ -12,10 +12,6 @@ BODY_BYTES_MAX = 1024 * 1024
 HEADER_BYTES_MAX = 16 * 1024
 """Names and values of all headers of one request together, and the request target; nginx and node allow 8-16 KiB."""
 
-VIA_HEADER = "X-Meshcron-Via"
-"""`SECRET NODE_ID` on a request that another agent passed on to this one: it is not passed on again, and a token of that
-agent's own is valid."""
-
 EVERY_ADDRESS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
 """Ways to say "listen everywhere": never a name of ours, since browsers reach loopback services as `0.0.0.0`."""
 

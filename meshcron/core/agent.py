@@ -1,88 +1,52 @@
-"""The core of one agent: routes each event to its machine and gathers what they ask for. The only mutator of the core.
-
-It reads no clock, opens nothing, draws nothing: `handle(event, now)` is all there is, and `next_wakeup` says when to
-call it with Woke.
-"""
+"""Routes an event to its machine, and says when to wake up; the machines do the rest."""
 
 from __future__ import annotations
 
-from typing import assert_never
+from msgspec.structs import replace
 
-import msgspec
-from msgspec import Struct
-
-from meshcron import commands, entries
+from meshcron import entries, messages
 from meshcron.core import events
-from meshcron.core.catalog import Applied, Catalog, DecideAgain
+from meshcron.core.admission import Admission, meets, refused
+from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.dispatch import Dispatch
-from meshcron.core.effects import Alarm, Answer, Effect
+from meshcron.core.effects import Alarm, Answer, Connect, Effect, Publish, Send, StartOver
+from meshcron.core.election import Clocks
 from meshcron.core.events import Event
-from meshcron.core.proposals import Proposals
-from meshcron.core.replication import Committed, Leader, Ledger
+from meshcron.core.leading import Call, Leading
+from meshcron.core.ledger import Ledger, LedgerMessage
+from meshcron.core.membership import Membership, to_hear
+from meshcron.core.roster import log_holders
 from meshcron.core.runner import Runner
-from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
-from meshcron.core.selector import Candidate
+from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
-from meshcron.entries import Entry
-from meshcron.errors import MeshcronError, NoLeader
-from meshcron.messages import (
-    Fence,
-    Result,
-    ResultAck,
-    ResultItem,
-    Run,
-    RunAck,
-    StartedItem,
-    StartedReport,
-    Stop,
-    StopAck,
-)
-from meshcron.model import SECOND_US, Instant, Member, Token
-from meshcron.rows import Loaded, Row
+from meshcron.core.voter import Committed
+from meshcron.errors import NoLeader, NotLeader
+from meshcron.messages import Endpoint, Fence, Heartbeat, Hello, MemberInfo, Profile, Wait, Welcome
+from meshcron.model import SECOND_US, Instant, Member
+from meshcron.rows import Loaded
 
-CLOCK_CHECK_US = SECOND_US
-"""How often the wall clock is compared with ours, and the longest time between two wake-ups."""
-
-STARTED_DELAY_US = 100_000
-"""How long a Started is held back: most commands end before it, and then their Result says it all."""
-
-RESULTS_BYTES_MAX = 200_000
-"""Of one Results entry, below the 256 KiB of an entry."""
-
-TRIES_MAX = 50
-"""How often a call is decided anew because the state moved on meanwhile."""
+WAKE_MAX_US = SECOND_US
+"""The longest time between two wake-ups: a step of the clock, or a suspension, is noticed within it."""
 
 APPLY_SLICE = 200
 """Committed entries applied in one turn (PROTOCOL 8)."""
 
+HEARTBEATS = "heartbeat"
+"""The topic of heartbeats."""
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """What an agent is told at start and never changes while it runs."""
+FAREWELL_US = 3 * SECOND_US
+"""The leader of a dissolved cluster stays so long, for the others to hear of it."""
 
-    node_id: str
-    name: str
-    session: int
-    """The number of this start (PROTOCOL 1)."""
-    tags: dict[str, str]
-    facts: dict[str, str]
-    slots: int
-    horizon_us: int
-    cluster: str
-    """Random id for the cluster, used if this agent forms one."""
-    tokens: tuple[Token, ...]
-    """The first tokens, used likewise."""
-    recovering: bool = False
-    """The data directory was salvaged: this agent goes on alone, under a new node id."""
-
-
-class Call(Struct):
-    """A command on its way through the log."""
-
-    call_id: str
-    command: commands.Command
-    tries: int = 0
+LEDGER_MESSAGES = (
+    messages.PreVote
+    | messages.PreVoteReply
+    | messages.Vote
+    | messages.VoteReply
+    | messages.Append
+    | messages.Appended
+    | messages.TakeOver
+)
 
 
 class Agent:
@@ -92,166 +56,360 @@ class Agent:
         self._settings = settings
         self.state = State.load(loaded)
         self.clock = ClusterClock()
-        self.ledger = Ledger(settings.node_id, loaded.ballot, loaded.log, self.state.applied)
-        self.runner = Runner(settings.node_id, settings.name, settings.session, settings.slots, loaded)
-        self.leading = False
+        self.membership = Membership(settings.node_id, settings.timing)
+        self.runner = Runner(settings.node_id, settings.name, settings.session, settings.slots, loaded, self.clock)
+        self.ledger = Ledger(
+            settings.node_id,
+            settings.timing,
+            loaded,
+            self.state.applied,
+            priority_of=self._priority_of,
+            mark_cluster_us=lambda: self.runner.mark_cluster_us,
+        )
         self.tags = settings.tags
         """This agent's tags as they now are."""
         self._catalog = Catalog(self.state)
-        self._scheduler = Scheduler(self.state, self.clock, settings.horizon_us)
-        self._dispatch = Dispatch(self.state, self.clock)
-        self._proposals = Proposals(self.state, self.clock, self._scheduler)
+        self._admission = Admission(
+            settings.node_id,
+            form_at_once=settings.form_at_once,
+            expect=settings.expect,
+            eligible=settings.eligible,
+        )
+        self._leading: Leading | None = None
         self._persists = 0
-        self._calls: dict[int, Call] = {}
-        self._again: list[Call] = []
-        self._about: dict[int, set[int]] = {}
-        """Which jobs an entry of ours on its way through the log is about."""
-        self._results: list[tuple[str, ResultItem]] = []
-        self._started: dict[str, StartedItem] = {}
-        self._started_boot_us = 0
-        self._pruning: set[int] = set()
-        self._clock_boot_us = 0
-        self._stepping = False
+        self._news: messages.RosterNews | None = None
+        """The members as others know them: for one that does not hold the log, or lags behind."""
+        self._endpoints: dict[str, Endpoint] = {}
+        self._connected: Connect | None = None
+        self._connect_basis: object = None
+        self._beat_boot_us = 0
+        self._leader_hint = ""
+        self._roster_cache: tuple[object, tuple[MemberInfo, ...]] = (None, ())
+        self._holders: tuple[object, frozenset[str]] = (None, frozenset())
+        self._endpoint_changes = 0
+        self._met_clusters: set[str] = set()
+        self._farewell_boot_us = 0
+        self._over = False
+
+    # what others ask
+
+    @property
+    def leading(self) -> bool:
+        """Whether this agent leads and may take writes."""
+        return self._leading is not None and self._leading.ready
+
+    @property
+    def leader(self) -> str:
+        """Node id of whom this agent takes for the leader, "" when it knows none."""
+        if self._leading is not None:
+            return self._settings.node_id if self._leading.ready else ""
+        if self.ledger.voters and self._settings.node_id in self._log_holders():
+            return self.ledger.leader
+        return self._leader_hint
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's id, "" before this agent is in one."""
+        return self.state.cluster or (self._news.cluster if self._news else "")
+
+    @property
+    def holds_log(self) -> bool:
+        """Whether reads may be answered from here."""
+        return bool(self.state.cluster)
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether this agent is the only voter: nothing but its own disk can keep it from leading."""
+        return self.ledger.voters == {self._settings.node_id}
+
+    def roster(self) -> tuple[MemberInfo, ...]:
+        """Every member, as far as this agent knows."""
+        newer = self._news is not None and self._news.roster_index > self.state.roster_index
+        key = self.state.roster_index, self._endpoint_changes, self._news if newer else None
+        if self._roster_cache[0] != key:
+            known = self._news.members if self._news is not None and newer else self._state_infos()
+            self._roster_cache = key, tuple(replace(one, endpoint=self._endpoint_of(one)) for one in known)
+        return self._roster_cache[1]
+
+    def _state_infos(self) -> list[MemberInfo]:
+        return [
+            MemberInfo(
+                node_id=member.node_id,
+                name=member.name,
+                number=member.number,
+                public_key=member.public_key,
+                voter=member.voter,
+                priority=member.priority,
+                eligible=member.eligible,
+            )
+            for _, member in sorted(self.state.members.items())
+        ]
+
+    def _endpoint_of(self, info: MemberInfo) -> Endpoint | None:
+        if info.node_id == self._settings.node_id:
+            return self._settings.endpoint
+        return self._endpoints.get(info.node_id, info.endpoint)
+
+    def _member(self, node_id: str) -> MemberInfo | None:
+        return next((one for one in self.roster() if one.node_id == node_id), None)
+
+    def may_command(self, node_id: str) -> bool:
+        """Whether an order of this member's counts: one that may hold the log. A worker's key commands nobody."""
+        member = self._member(node_id)
+        return member is not None and member.eligible
+
+    def _priority_of(self, node_id: str) -> int:
+        member = self.state.member_of(node_id)
+        return member.priority if member else self._settings.priority
+
+    def _log_holders(self) -> frozenset[str]:
+        key = self.state.roster_index, self.ledger.voters
+        if self._holders[0] != key:
+            self._holders = key, log_holders(self.state.members, self.ledger.voters)
+        return self._holders[1]
+
+    @property
+    def profile(self) -> Profile:
+        """What this agent says of itself."""
+        settings = self._settings
+        return Profile(
+            node_id=settings.node_id,
+            name=settings.name,
+            public_key=settings.public_key,
+            endpoint=settings.endpoint,
+            tags=self.tags,
+            facts=settings.facts,
+            session=settings.session,
+            priority=settings.priority,
+            eligible=settings.eligible,
+            version=settings.version,
+        )
+
+    def is_heard(self, node_id: str, now: Instant) -> bool:
+        """Whether a member spoke within the last beats; this agent always does."""
+        return node_id == self._settings.node_id or self.membership.is_heard(node_id, now.boot_us)
 
     # the one door
 
     def start(self, now: Instant) -> list[Effect]:
-        """The first call: take up what earlier sessions left, stand for leader."""
+        """The first call: take up what earlier sessions left, stand for leader if nobody else can."""
         turn = Turn(now)
+        self.membership.start(now.boot_us)
+        self._admission.start(now.boot_us)
         self.runner.resume(turn, disown=self._settings.recovering)
-        self.ledger.stand(turn)
-        self._clock_boot_us = now.boot_us
+        self.ledger.start(turn)
+        self._consider_forming(turn)
+        self._finish(turn)
         return self._close(turn)
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event in; returns what to do, in order."""
         turn = Turn(now)
+        if self._over:
+            return []
+        if self.ledger.check_lease(turn):
+            self._stop_leading(turn)
+        self.membership.forgive_own_pause(now.boot_us)
         self._route(event, turn)
-        self._advance(turn)
+        self._finish(turn)
         return self._close(turn)
+
+    def _finish(self, turn: Turn) -> None:
+        """What every turn ends with, whatever happened in it."""
+        clocks = self.ledger.won()
+        if clocks is not None:
+            self._elected(clocks, turn)
+        if self._leading is not None and not self.ledger.leads:
+            self._stop_leading(turn)
+        self._advance(turn)
+        if self._leading is not None:
+            self.ledger.send(turn, self._log_holders(), self.clock.cluster_us(turn.now))
+        self.runner.leader = self.leader
+        self._connect(turn)
 
     def next_wakeup(self, now: Instant) -> int:
         """When, on the suspend-counting clock, Woke is due at the latest."""
-        wishes = [self._clock_boot_us + CLOCK_CHECK_US]
-        if self.ledger.has_committed() or self._again:
-            wishes.append(now.boot_us)
-        if self._started and not self.ledger.syncing:  # else Persisted will find them
-            wishes.append(self._started_boot_us + STARTED_DELAY_US)
-        parts = [self.runner.next_wakeup(), self._dispatch.next_wakeup()]
-        if self.leading:
-            parts.append(self._scheduler.next_wakeup(now))
-        return min(*wishes, *(wish for wish in parts if wish is not None), now.boot_us + CLOCK_CHECK_US)
+        wishes = [now.boot_us + WAKE_MAX_US]
+        parts = [
+            self.ledger.next_wakeup(now.boot_us),
+            self.runner.next_wakeup(),
+            self._admission.next_wakeup(now, member=bool(self.cluster)),
+        ]
+        if self._leading is not None:
+            parts.append(self._leading.next_wakeup(now))
+        if len(self.roster()) > 1:
+            parts.append(self._beat_boot_us + self._settings.timing.beat_us)
+        return min([*wishes, *(wish for wish in parts if wish is not None)])
 
-    def _route(self, event: Event, turn: Turn) -> None:
+    def _close(self, turn: Turn) -> list[Effect]:
+        persists, effects = turn.close(self._persists)
+        if persists != self._persists:
+            self._persists = persists
+        self.ledger.turn_closed(persists, turn.now.boot_us)
+        return effects
+
+    def _route(self, event: Event, turn: Turn) -> None:  # noqa: C901, PLR0912 - one arm a kind of event
         match event:
             case events.Woke():
                 self._woke(turn)
             case events.Proposed():
-                self._propose_call(Call(event.call_id, event.command), turn)
+                self._propose(Call(event.call_id, event.command), turn)
             case events.Persisted():
-                self._persisted(event.n, turn)
+                self.ledger.persisted(event.n)
             case events.MessageReceived():
-                self._message(event, turn)
+                self._message(event.sender, event.message, turn)
+            case events.PeerGone():
+                self.membership.gone(event.node_id)
+                self.ledger.gone(event.node_id, turn)
+                self._judge(turn)
+            case events.Found():
+                self._admission.found(event.host, event.port, event.node_id, turn.now.boot_us)
+                self._knock(turn)
+            case events.HelloHeard():
+                self._hello(event.hello, turn)
+            case events.KnockAnswered():
+                self._knock_answered(event, turn)
+            case events.SnapshotSent():
+                if not event.arrived:
+                    self.ledger.snapshot_failed(event.to)
+            case events.SnapshotArrived():
+                self._snapshot_arrived(event, turn)
             case events.TagsChanged():
                 self.tags = event.tags
-                self._name_candidates()
-            case events.ProcessStarted():
-                self.runner.process_started(event, turn)
-            case events.ProcessNotStarted():
-                self.runner.process_not_started(event, turn)
-            case events.ProcessEnded():
-                self.runner.process_ended(event, turn)
-            case events.ProcessLost():
-                self.runner.process_lost(event, turn)
+                if self._leading is not None:
+                    self._leading.tags_changed(event.tags, turn)
             case _:
-                assert_never(event)
+                self.runner.process(event, turn)
 
-    def _message(self, event: events.MessageReceived, turn: Turn) -> None:
-        match event.message:
-            case Run() as message:
-                self.runner.run(event.sender, message, turn)
-            case Stop() as message:
-                self.runner.stop(event.sender, message, turn)
-            case ResultAck() as message:
-                self.runner.result_ack(event.sender, message, turn)
-            case RunAck() as message:
-                self._results += [("", item) for item in self._dispatch.run_ack(message, turn)]
-            case StopAck() as message:
-                self._results += [("", item) for item in self._dispatch.stop_ack(message)]
-            case StartedReport() as message:
-                if not self._started:
-                    self._started_boot_us = turn.now.boot_us
-                self._started.update({item.execution_id: item for item in message.items})
-            case Result() as message:
-                self._results += [(event.sender, item) for item in message.items]
+    # messages
+
+    def _message(self, sender: str, message: messages.Message, turn: Turn) -> None:  # noqa: C901, PLR0912 - as above
+        own = sender == self._settings.node_id
+        if not own and self._member(sender) is None:
+            return  # removed, or never a member
+        match message:
+            case messages.Heartbeat():
+                self._heartbeat(sender, message, turn)
+            case messages.Run() | messages.Stop() | messages.ResultAck():
+                if own or self.may_command(sender):
+                    self._order(sender, message, turn)
+            case messages.RosterNews():
+                if self.may_command(sender):
+                    self._take_news(message)
+            case messages.Admit():
+                if self._leading is not None:
+                    self._leading.admit(message, turn)
+            case messages.RunAck():
+                if self._leading is not None:
+                    self._leading.run_ack(message, turn)
+            case messages.StopAck():
+                if self._leading is not None:
+                    self._leading.stop_ack(message)
+            case messages.StartedReport():
+                if self._leading is not None:
+                    self._leading.started(message, turn)
+            case messages.Result():
+                if self._leading is not None:
+                    self._leading.result(sender, message)
+            case _ if isinstance(message, LEDGER_MESSAGES):
+                if self.may_command(sender) and self.cluster:
+                    self._ledger_message(sender, message, turn)
             case _:
-                return  # between agents only; nobody but this one is there yet
+                return  # the shell's own (Call, Reply, chunks) or the gate's
 
-    def _close(self, turn: Turn) -> list[Effect]:
-        persists, effects = turn.close(self._persists)
-        self._persists = persists
-        self.ledger.turn_closed(persists)
-        return effects
+    def _order(self, sender: str, message: messages.Run | messages.Stop | messages.ResultAck, turn: Turn) -> None:
+        match message:
+            case messages.Run():
+                self.runner.run(sender, message, turn)
+            case messages.Stop():
+                self.runner.stop(sender, message, turn)
+            case messages.ResultAck():
+                self.runner.result_ack(message, turn)
 
-    # leading
+    def _ledger_message(self, sender: str, message: LedgerMessage, turn: Turn) -> None:
+        if not self._settings.eligible:
+            return
+        heard = self.ledger.message(sender, message, turn)
+        if heard and isinstance(message, messages.Append):
+            self.clock.hear(turn.now, message.cluster_us)
+            if self._leading is not None:
+                self._stop_leading(turn)
 
-    def _persisted(self, n: int, turn: Turn) -> None:
-        if self.ledger.elected_by(n):
-            self._elected(turn)
-        self.ledger.persisted(n)
+    def _heartbeat(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
+        if beat.profile.node_id != sender or not self.membership.heartbeat(beat, turn.now.boot_us):
+            return
+        self._learn_endpoint(sender, beat.profile.endpoint)
+        if beat.leader == sender and self.may_command(sender) and beat.fence >= self.runner.fence:
+            self._leader_hint = sender
+            if self._leading is None:
+                self.membership.take_verdict(beat.failed)
+                self.clock.hear(turn.now, beat.cluster_us)
+        if self.leading and beat.roster_index < self.state.roster_index and sender not in self._log_holders():
+            turn.at_once(Send(sender, self._roster_news()))
 
-    def _elected(self, turn: Turn) -> None:
-        cluster_us, wall_us, offset_us, _ = self.state.clock
-        for entry in self.ledger.waiting_entries():
-            if isinstance(entry, entries.Noop | entries.Intents):
-                cluster_us, wall_us, offset_us = entry.cluster_us, entry.wall_us, entry.wall_offset_us
-            elif isinstance(entry, entries.ClockStep):
-                cluster_us, wall_us, offset_us = entry.cluster_us, entry.wall_us, entry.to_offset_us
-        self.clock.start(turn.now, cluster_us, wall_us, offset_us)
-        now_us = self.clock.cluster_us(turn.now)
-        self.ledger.lead(entries.Noop(now_us, turn.now.wall_us, self.clock.offset_us), turn)
-        member = Member(node_id=self._settings.node_id, name=self._settings.name, number=1)
-        if self._settings.recovering:
-            until_us = self.clock.wall_us(turn.now) + 2 * self._settings.horizon_us
-            self.ledger.propose(entries.Recovered(member, until_us), turn)
-        if not self.state.cluster:
-            self.ledger.propose(entries.Formed(self._settings.cluster, member, self._settings.tokens), turn)
+    def _roster_news(self) -> messages.RosterNews:
+        return messages.RosterNews(
+            fence=self._fence(),
+            cluster=self.cluster,
+            roster_index=self.state.roster_index,
+            members=self.roster(),
+        )
 
-    def _is_member(self) -> bool:
-        return any(member.node_id == self._settings.node_id for member in self.state.members.values())
+    def _take_news(self, news: messages.RosterNews) -> None:
+        if self.cluster not in ("", news.cluster):
+            return
+        if self._news is None or news.roster_index >= self._news.roster_index:
+            self._news = news
+        for member in news.members:
+            if member.endpoint is not None and member.node_id not in self._endpoints:
+                self._learn_endpoint(member.node_id, member.endpoint)
 
-    def _lead(self, turn: Turn) -> None:
-        """Our own first entry is applied, and the cluster has its id: act on the state from here on."""
-        self.leading = True
-        self._name_candidates()
-        self._dispatch.lead(Fence(0, self.ledger.term), turn)
-        self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
+    def _fence(self) -> Fence:
+        return max(self.runner.fence, Fence(self._settings.generation, self.ledger.term))
 
-    def _name_candidates(self) -> None:
-        """Who may be chosen for a run: this agent, as it now describes itself."""
-        ours = [member for member in self.state.members.values() if member.node_id == self._settings.node_id]
-        self._scheduler.candidates = [Candidate(one.number, self.tags, self._settings.facts) for one in ours]
+    def _learn_endpoint(self, node_id: str, endpoint: Endpoint) -> None:
+        if node_id != self._settings.node_id and endpoint.mesh_port and self._endpoints.get(node_id) != endpoint:
+            self._endpoints[node_id] = endpoint
+            self._endpoint_changes += 1
 
     # each turn
 
     def _woke(self, turn: Turn) -> None:
         self.runner.woke(turn)
-        if self.leading:
-            self._dispatch.woke(turn)
-        if turn.now.boot_us >= self._clock_boot_us + CLOCK_CHECK_US:
-            self._clock_boot_us = turn.now.boot_us
-            self._check_clock(turn)
+        self.ledger.woke(turn)
+        if self._leading is not None:
+            self._leading.woke(turn)
+        self._consider_forming(turn)
+        self._knock(turn)
+        if len(self.roster()) > 1 and turn.now.boot_us >= self._beat_boot_us + self._settings.timing.beat_us:
+            self._judge(turn)
+            self._beat(turn)
+        if self._farewell_boot_us and turn.now.boot_us >= self._farewell_boot_us:
+            self._start_over(turn)
 
-    def _check_clock(self, turn: Turn) -> None:
-        if not self.leading or self._stepping:
-            return
-        step_us = self.clock.slew(turn.now)
-        if step_us:
-            self._stepping = True
-            offset_us = self.clock.offset_us
-            entry = entries.ClockStep(self.clock.cluster_us(turn.now), turn.now.wall_us, offset_us, offset_us + step_us)
-            self.ledger.propose(entry, turn)
-            turn.at_once(Alarm("clock_step", f"the wall clock stepped by {step_us / SECOND_US:+.1f} s"))
+    def _judge(self, turn: Turn) -> None:
+        if self._leading is not None:
+            self._leading.running = self.runner.running
+            if self._leading.judge(turn):
+                self._beat(turn)
+
+    def _beat(self, turn: Turn) -> None:
+        self._beat_boot_us = turn.now.boot_us
+        leads = self.leading
+        others = to_hear(self._settings.node_id, self.roster(), self.leader)
+        beat = Heartbeat(
+            profile=self.profile,
+            fence=self._fence(),
+            leader=self.leader,
+            cluster_us=self.clock.cluster_us(turn.now) if leads else 0,
+            wall_us=turn.now.wall_us,
+            running=self.runner.running,
+            applied_index=self.state.applied[0],
+            roster_index=max(self.state.roster_index, self._news.roster_index if self._news else 0),
+            suspects=self.membership.suspects(others, turn.now.boot_us),
+            failed=tuple(sorted(self.membership.failed)) if leads else (),
+        )
+        turn.at_once(Publish(HEARTBEATS, beat))
 
     def _advance(self, turn: Turn) -> None:
         """Apply what is committed; then, as the leader, decide what is due."""
@@ -259,131 +417,220 @@ class Agent:
             if not self.ledger.has_committed():
                 break
             self._apply(self.ledger.take_committed(), turn)
-        if not self.leading:
-            return
-        self._retry_calls(turn)
-        self._flush_outcomes(turn)
-        if not self._stepping:
-            for uids, entry in self._scheduler.decide(turn.now):
-                self._propose(entry, turn, uids)
-        self.ledger.cut(self.state.applied[0], turn)
-
-    def _propose(self, entry: Entry, turn: Turn, uids: set[int]) -> None:
-        index = self.ledger.propose(entry, turn)
-        if uids:
-            self._about[index] = uids
-            self._scheduler.proposed(uids, index)
-
-    def _flush_outcomes(self, turn: Turn) -> None:
-        """Outcomes gather while the log is being written, so that under load one entry carries many."""
-        if self._results and not self.ledger.syncing:
-            self._flush_results(turn)
-        due = turn.now.boot_us >= self._started_boot_us + STARTED_DELAY_US
-        if self._started and due and not self.ledger.syncing:
-            self.ledger.propose(entries.Started(tuple(self._started.values())), turn)
-            self._started.clear()
-
-    def _flush_results(self, turn: Turn) -> None:
-        sender, size = self._results[0][0], 0
-        items: list[ResultItem] = []
-        for at, (whose, item) in enumerate(self._results):
-            size += len(msgspec.json.encode(item))
-            if items and (whose != sender or size > RESULTS_BYTES_MAX):
-                del self._results[:at]
-                break
-            items.append(item)
-            self._started.pop(item.execution_id, None)
-        else:
-            self._results.clear()
-        self.ledger.propose(entries.Results(self.clock.cluster_us(turn.now), tuple(items), sender), turn)
-
-    # calls
-
-    def _propose_call(self, call: Call, turn: Turn) -> None:
-        if not self.leading:
-            turn.at_once(Answer(call.call_id, NoLeader("no leader yet: this agent is starting")))
-            return
-        call.tries += 1
-        if self._proposals.undecided_tick(call.command, turn.now) and call.tries < TRIES_MAX:
-            self._again.append(call)
-            return
-        index = 0
-        try:
-            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id):
-                index = self.ledger.propose(entry, turn)
-        except MeshcronError as refused:
-            turn.after_writes(Answer(call.call_id, refused))
-            return
-        self._calls[index] = call
-
-    def _retry_calls(self, turn: Turn) -> None:
-        again, self._again = self._again, []
-        for call in again:
-            self._propose_call(call, turn)
-
-    def _answer(self, index: int, outcome: object, turn: Turn) -> None:
-        call = self._calls.pop(index, None)
-        if call is None:
-            return
-        if isinstance(outcome, DecideAgain):
-            if call.tries < TRIES_MAX:
-                self._again.append(call)
-                return
-            outcome = NoLeader("the job changes all the time; try again")
-        turn.after_writes(Answer(call.call_id, outcome))
-        put = call.command
-        if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
-            self._propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name)), turn)
-
-    # applying
+        if self._leading is not None:
+            self._leading.decide(turn)
+        self.ledger.cut(turn)
 
     def _apply(self, committed: Committed, turn: Turn) -> None:
         applied, rows = self._catalog.apply(committed)
         turn.write_all(rows)
-        role = self.ledger.role
-        if not self.leading:
-            if isinstance(role, Leader) and committed.index >= role.first_index and self._is_member():
-                self._lead(turn)
+        if self.state.dissolved and not self._farewell_boot_us:
+            self._farewell_boot_us = turn.now.boot_us + (FAREWELL_US if self._leading is not None else 1)
+        if isinstance(committed.entry, entries.Noop | entries.Intents):
+            self.clock.offset_us = committed.entry.wall_offset_us if self._leading is None else self.clock.offset_us
+        if self._leading is None:
             return
-        self._follow_up(committed, applied, rows, turn)
+        if self._leading.ready:
+            self._leading.applied(committed, applied, rows, turn)
+        elif committed.index >= self.ledger.first_index and self.state.member_of(self._settings.node_id):
+            self._leading.begin(turn)
 
-    def _follow_up(self, committed: Committed, applied: Applied, rows: list[Row], turn: Turn) -> None:
-        """What the leader does about an applied entry."""
-        entry = committed.entry
-        self._dispatch.closed(applied.closed)
-        self._dispatch.opened(applied.opened, turn)
-        if applied.stopping:
-            self._dispatch.stopping(applied.stopping, turn)
-        self._scheduler.touched(applied.touched | self._about.pop(committed.index, set()))
-        self._scheduler.owed(rows)
-        if isinstance(entry, entries.Results):
-            self._dispatch.results_applied(entry, turn)
-        elif isinstance(entry, entries.ClockStep):
-            self._stepping = False
-            self.clock.step(turn.now, entry.to_offset_us)
-            self._scheduler.clock_stepped()
-        elif isinstance(entry, entries.Prune):
-            self._pruning.discard(entry.uid)
-        self._answer(committed.index, applied.outcome, turn)
-        self._prune(applied, turn)
+    def _connect(self, turn: Turn) -> None:
+        """Tell the shell whom to let in and whom to dial, whenever that changes."""
+        cluster = self.cluster
+        if not cluster or (not self._settings.public_key and len(self.roster()) < 2):
+            return
+        members = self.roster()
+        basis = cluster, members, self.leader
+        if basis == self._connect_basis:
+            return
+        self._connect_basis = basis
+        dial = to_hear(self._settings.node_id, members, self.leader)
+        wanted = Connect(cluster, self._settings.generation, members, dial)
+        if wanted != self._connected:
+            self._connected = wanted
+            self.membership.forget_others(frozenset(one.node_id for one in members))
+            turn.at_once(wanted)
 
-    def _prune(self, applied: Applied, turn: Turn) -> None:
-        for uid in {execution.uid for execution in applied.closed} - self._pruning:
-            state = self.state.jobs.get(uid)
-            if state is None:
-                continue
-            keep = state.job.history.runs
-            if state.recorded > keep + max(SPREAD_HISTORY, keep // SPREAD_HISTORY):
-                self._pruning.add(uid)
-                days_us = state.job.history.days * 86_400 * SECOND_US
-                self.ledger.propose(entries.Prune(uid, keep, self.clock.wall_us(turn.now) - days_us), turn)
+    # leading
+
+    def _elected(self, clocks: Clocks, turn: Turn) -> None:
+        self.ledger.lead(turn)
+        reading = self.state.clock[:3]
+        for entry in self.ledger.waiting_entries():
+            if isinstance(entry, entries.Noop | entries.Intents):
+                reading = entry.cluster_us, entry.wall_us, entry.wall_offset_us
+            elif isinstance(entry, entries.ClockStep):
+                reading = entry.cluster_us, entry.wall_us, entry.to_offset_us
+        walls = sorted(clocks.walls_us.values())
+        median_us = walls[(len(walls) - 1) // 2]
+        self.clock.lead(turn.now, reading, clocks.marks_cluster_us.values(), median_us)
+        self._leading = Leading(self._settings, self.state, self.clock, self.ledger, self.membership)
+        self._leading.tags = self.tags
+        first: list[entries.Entry] = []
+        member = self._ourselves()
+        if self._settings.recovering and self.state.cluster:
+            until_us = self.clock.wall_us(turn.now) + 2 * self._settings.horizon_us
+            first.append(entries.Recovered(member, until_us))
+        if not self.state.cluster and not any(isinstance(one, entries.Formed) for one in self.ledger.waiting_entries()):
+            first.append(entries.Formed(self._settings.cluster, member, self._settings.tokens))
+        self._leading.open(turn, first)
+
+    def _ourselves(self) -> Member:
+        settings = self._settings
+        return Member(
+            node_id=settings.node_id,
+            name=settings.name,
+            number=1,
+            public_key=settings.public_key,
+            priority=settings.priority,
+            eligible=settings.eligible,
+        )
+
+    def _stop_leading(self, turn: Turn) -> None:
+        if self._leading is not None:
+            self._leading.end(turn)
+            self._leading = None
+            self.clock.follow(turn.now)
+
+    def _propose(self, call: Call, turn: Turn) -> None:
+        if self._leading is not None:
+            self._leading.propose_call(call, turn)
+        elif self.leader:
+            turn.at_once(Answer(call.call_id, NotLeader("this agent does not lead")))
+        else:
+            turn.at_once(Answer(call.call_id, NoLeader("no leader at the moment; try again")))
+
+    # finding each other
+
+    def _hello_of_ours(self) -> Hello:
+        return Hello(
+            self.profile,
+            self.cluster,
+            self._settings.generation,
+            virgin=self.state.is_virgin(),
+            token=self._settings.local_token,
+        )
+
+    def _knock(self, turn: Turn) -> None:
+        self._admission.knock(self._hello_of_ours(), lambda node_id: self.is_heard(node_id, turn.now), turn)
+
+    def _consider_forming(self, turn: Turn) -> None:
+        if not self.cluster and not self.ledger.voters and self._admission.should_form(turn.now.boot_us):
+            self.ledger.form(turn)
+
+    def answer(self, hello: Hello, now: Instant) -> messages.GateMessage:
+        """Our gate's answer to a Hello; the event HelloHeard carries what follows from it."""
+        profile, ours = self.profile, self.cluster
+        if not ours:
+            return self._admission.answer_as_newcomer(profile)
+        member = self._member(hello.profile.node_id)
+        if member is not None and member.public_key != hello.profile.public_key:
+            return messages.Refused("this node id is known with another key; start with an empty data directory")
+        if member is not None and hello.cluster in ("", ours):
+            return Welcome(
+                profile=profile,
+                cluster=ours,
+                generation=self._settings.generation,
+                roster_index=max(self.state.roster_index, self._news.roster_index if self._news else 0),
+                members=self.roster(),
+                leader=self.leader,
+            )
+        if hello.cluster == ours:
+            return messages.Refused("it was removed from this cluster; start with an empty data directory")
+        if hello.cluster:
+            return Wait(profile, ours, "this is another cluster of the same key", self.state.is_virgin())
+        holder = next((one for one in self.roster() if one.name == hello.profile.name), None)
+        if holder is not None and self.is_heard(holder.node_id, now):
+            return messages.Refused(f"a member named {holder.name!r} is alive; choose another name with --name")
+        return Wait(profile, ours, "it is being admitted", self.state.is_virgin())
+
+    def _hello(self, hello: Hello, turn: Turn) -> None:
+        profile = hello.profile
+        if not self.cluster:
+            if hello.cluster:
+                self._admission.heard_of_cluster(turn.now.boot_us)
+                self._admission.found(
+                    profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn.now.boot_us
+                )
+            else:
+                self._admission.heard_newcomer(profile, turn.now.boot_us)
+            return
+        member = self._member(profile.node_id)
+        if member is not None and member.public_key == profile.public_key and hello.cluster in ("", self.cluster):
+            self._learn_endpoint(profile.node_id, profile.endpoint)
+        elif not hello.cluster:
+            request = messages.Admit(profile, hello.token)
+            if self._leading is not None:
+                self._leading.admit(request, turn)
+            elif self.leader:
+                turn.at_once(Send(self.leader, request))
+        elif hello.cluster != self.cluster:
+            self._met(hello.cluster, turn, virgin=hello.virgin)
+
+    def _knock_answered(self, event: events.KnockAnswered, turn: Turn) -> None:
+        match event.message:
+            case Welcome() as welcome:
+                self._admission.answered(event.host, event.port, welcome.profile, turn)
+                self._welcomed(welcome)
+            case Wait() as wait:
+                self._admission.answered(event.host, event.port, wait.profile, turn)
+                if self.cluster and wait.cluster not in ("", self.cluster):
+                    self._met(wait.cluster, turn, virgin=wait.virgin)
+                elif not self.cluster and wait.cluster:
+                    self._admission.heard_of_cluster(turn.now.boot_us)
+                elif not self.cluster:
+                    self._admission.heard_newcomer(wait.profile, turn.now.boot_us)
+            case messages.Refused() as no:
+                refused(no, turn)
+            case _:
+                return
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        if self.cluster and welcome.cluster != self.cluster:
+            return
+        self._learn_endpoint(welcome.profile.node_id, welcome.profile.endpoint)
+        news = messages.RosterNews(
+            fence=Fence(), cluster=welcome.cluster, roster_index=welcome.roster_index, members=welcome.members
+        )
+        self._take_news(news)
+
+    def _met(self, other: str, turn: Turn, *, virgin: bool) -> None:
+        """Another cluster of our key."""
+        if not self.leading or self.state.dissolved:
+            return
+        what = meets(self.cluster, self.state.is_virgin(), other, virgin)
+        if what == "dissolve" and self.ledger.can_propose(turn.now.boot_us):
+            self.ledger.propose(entries.Dissolve(other), turn)
+        elif what == "alarm" and other not in self._met_clusters:
+            self._met_clusters.add(other)
+            turn.at_once(
+                Alarm("two_clusters", "another cluster with this key has jobs of its own: back up one and rejoin it")
+            )
+
+    def _start_over(self, turn: Turn) -> None:
+        self._stop_leading(turn)
+        self._over = True
+        turn.after_writes(StartOver(f"this cluster joins {self.state.dissolved}"))
+
+    def _snapshot_arrived(self, event: events.SnapshotArrived, turn: Turn) -> None:
+        """Too much of the log was gone for us: the catalog as a whole instead."""
+        if event.leader_term < self.ledger.term or event.index <= self.ledger.commit_index:
+            return
+        if not self.may_command(event.sender):
+            return
+        self.state.take(event.catalog)
+        voters = frozenset(one.node_id for one in self.state.members.values() if one.voter)
+        self.ledger.installed(event.index, event.term, event.crc, voters)
+        turn.install(event.index, event.term, event.crc)
 
     # invariants
 
     def check(self) -> None:
         """What must hold after every event; raises AssertionError with what does not."""
         self.runner.check()
-        self._dispatch.check()
+        if self._leading is not None:
+            self._leading.check()
         for uid, job in self.state.jobs.items():
             held = {id_ for id_, execution in self.state.open.items() if execution.uid == uid}
             assert held == set(job.open_ids), f"open executions of job {uid} are counted wrong"

@@ -10,21 +10,34 @@ import hashlib
 import json
 from typing import assert_never
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.commands import JobAnswer, StopAnswer
-from meshcron.core.replication import Committed
 from meshcron.core.state import JobState, State, job_row
+from meshcron.core.voter import Committed
 from meshcron.entries import UNCHANGED, Intent
 from meshcron.errors import Conflict, MeshcronError, NotFound, UnknownExecution, UnknownJob
 from meshcron.messages import ResultItem
-from meshcron.model import SECOND_US, Execution, Job, Status, execution_id
+from meshcron.model import SECOND_US, Execution, Job, Member, Status, execution_id
 from meshcron.rows import Drop, DropHistory, ExecutionRow, MemberRow, MetaRow, OwedRow, Row, TokenRow
 
 RERUNS_MAX = 10
 """How often `on_lost: rerun` may run one tick again: a job that kills its agent must not do so for ever."""
+
+
+LATE_MAX = 1000
+"""So many lost executions may still turn into the truth; of older ones the record stays as it is."""
+
+_execution_encoder = msgspec.json.Encoder()
+_execution_decoder = msgspec.json.Decoder(Execution)
+
+HOLD_DOWN_US = 300 * SECOND_US
+"""After a hand-over there is none for so long; on a relapse twice as long each time (PROTOCOL 4)."""
+
+HOLD_DOWN_MAX_US = 3600 * SECOND_US
 
 
 class DecideAgain(MeshcronError):
@@ -64,6 +77,8 @@ class Catalog:
         return self._applied, self._rows
 
     def _fold(self, entry: entries.Entry) -> object:  # noqa: C901, PLR0912 - one arm a kind of entry
+        if self.state.dissolved:
+            raise DecideAgain("this cluster is dissolved")
         match entry:
             case entries.Noop():
                 return self._clock(entry.cluster_us, entry.wall_us, entry.wall_offset_us)
@@ -72,9 +87,15 @@ class Catalog:
             case entries.Recovered():
                 return self._recovered(entry)
             case entries.MemberPut():
-                self.state.members[entry.member.number] = entry.member
-                self._rows.append(MemberRow(entry.member))
-                return None
+                return self._member_put(entry)
+            case entries.MemberRemove():
+                return self._member_remove(entry)
+            case entries.Roster():
+                return self._roster(entry)
+            case entries.HandOver():
+                return self._hand_over(entry)
+            case entries.Dissolve():
+                return self._dissolve(entry)
             case entries.JobPut():
                 return self._job_put(entry)
             case entries.JobDelete():
@@ -130,6 +151,84 @@ class Catalog:
         self.state.token_map.update({token.id: token for token in entry.tokens})
         self._rows += [MetaRow("cluster", entry.cluster), MemberRow(entry.member)]
         self._rows += [TokenRow(token) for token in entry.tokens]
+        self.state.last_number = entry.member.number
+        self._rows.append(MetaRow("number", str(entry.member.number)))
+        self._roster_changed()
+        return None
+
+    def _roster_changed(self) -> None:
+        self.state.roster_index = self._index
+        self._rows.append(MetaRow("roster", str(self._index)))
+
+    def _member_put(self, entry: entries.MemberPut) -> Member:
+        member = entry.member
+        old = self.state.members.get(member.number)
+        by_node = next((one for one in self.state.members.values() if one.node_id == member.node_id), None)
+        named = next((one for one in self.state.members.values() if one.name == member.name), None)
+        if self.state.dissolved or (old and old.node_id != member.node_id):
+            raise DecideAgain("the number is taken")
+        if by_node and (by_node.number != member.number or by_node.public_key != member.public_key):
+            raise Conflict("node_id", "a node id never changes its number or key", "start with an empty data directory")
+        if named and named.node_id != member.node_id:
+            self._rename_silent(named, entry.replaces)
+        self.state.members[member.number] = replace(member, voter=old.voter if old else False)
+        self.state.last_number = max(self.state.last_number, member.number)
+        self._rows += [MemberRow(self.state.members[member.number]), MetaRow("number", str(self.state.last_number))]
+        for token in entry.tokens:
+            self.state.token_map[token.id] = token
+            self._rows.append(TokenRow(token))
+        self._roster_changed()
+        return self.state.members[member.number]
+
+    def _rename_silent(self, old: Member, replaced: int) -> None:
+        """A silent member loses its name to a newcomer; an old voter keeps its seat until a learner takes it."""
+        if replaced != old.number:
+            raise Conflict("name", f"a member named {old.name!r} is there", "choose another name with --name")
+        renamed = replace(old, name=f"{old.name}~{old.number}")
+        self.state.members[old.number] = renamed
+        self._rows.append(MemberRow(renamed))
+
+    def _member_remove(self, entry: entries.MemberRemove) -> Member:
+        member = self.state.members.get(entry.number)
+        if member is None:
+            raise NotFound("member", str(entry.number))
+        if member.voter:
+            raise DecideAgain("a voter leaves in two steps")
+        del self.state.members[entry.number]
+        self._rows.append(Drop("members", (member.node_id,)))
+        for token in [token for token in self.state.token_map.values() if token.node_id == member.node_id]:
+            del self.state.token_map[token.id]
+            self._rows.append(Drop("tokens", (token.id,)))
+        self._roster_changed()
+        open_there = sorted(id_ for id_, one in self.state.open.items() if one.node_id == member.node_id)
+        items = tuple(ResultItem(execution_id=id_, kind="lost", reason="its agent was removed") for id_ in open_there)
+        self._results(entries.Results(entry.cluster_us, items))
+        return member
+
+    def _roster(self, entry: entries.Roster) -> object:
+        for number, member in self.state.members.items():
+            votes = member.node_id in entry.voters
+            if votes != member.voter:
+                self.state.members[number] = replace(member, voter=votes)
+                self._rows.append(MemberRow(self.state.members[number]))
+        self._roster_changed()
+        return None
+
+    def _hand_over(self, entry: entries.HandOver) -> object:
+        last_us, hold_us = self.state.hand_over
+        if entry.cluster_us < last_us + hold_us:
+            raise DecideAgain("the last hand-over was too short ago")
+        relapse = bool(last_us) and entry.cluster_us < last_us + 2 * hold_us
+        hold_us = min(HOLD_DOWN_MAX_US, 2 * hold_us) if relapse else HOLD_DOWN_US
+        self.state.hand_over = entry.cluster_us, hold_us
+        self._rows.append(MetaRow("hand_over", f"{entry.cluster_us} {hold_us}"))
+        return None
+
+    def _dissolve(self, entry: entries.Dissolve) -> object:
+        if not self.state.is_virgin():
+            raise DecideAgain("the cluster is lived in")
+        self.state.dissolved = entry.into
+        self._rows.append(MetaRow("dissolved", entry.into))
         return None
 
     def _recovered(self, entry: entries.Recovered) -> object:
@@ -139,6 +238,7 @@ class Catalog:
         self.state.members = {entry.member.number: entry.member}
         self.state.recovered_wall_us = entry.until_wall_us
         self._rows += [MemberRow(entry.member), Drop("members", others)]
+        self._roster_changed()
         self._rows.append(MetaRow("recovered", str(entry.until_wall_us)))
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="recovered") for id_ in sorted(self.state.open))
         return self._results(entries.Results(self.state.clock[0], items))
@@ -149,6 +249,8 @@ class Catalog:
             raise Conflict("name", f"a token named {entry.token.name!r} exists", "choose another name or revoke it")
         self.state.token_map[entry.token.id] = entry.token
         self._rows.append(TokenRow(entry.token))
+        if not entry.token.node_id:
+            self._lived_in()  # a person's token; an agent's own local one says nothing
         return entry.token
 
     def _token_revoke(self, entry: entries.TokenRevoke) -> object:
@@ -179,6 +281,7 @@ class Catalog:
             raise DecideAgain("the job changed meanwhile")
         if old and old.cursor_wall_us != entry.seen_cursor_wall_us:
             raise DecideAgain("a tick was decided meanwhile")
+        self._lived_in()
         state = self._replaced(old, entry) if old else self._created(entry)
         self.state.add_job(state)
         self._rows += [job_row(state), state.state_row()]
@@ -187,6 +290,11 @@ class Catalog:
             self._drop_owed_of(state)
         self._applied.touched.add(state.uid)
         return JobAnswer(self.state.view(state), created=old is None, holds_from_wall_us=entry.next_wall_us)
+
+    def _lived_in(self) -> None:
+        if not self.state.lived_in:
+            self.state.lived_in = True
+            self._rows.append(MetaRow("lived_in", "1"))
 
     def _created(self, entry: entries.JobPut) -> JobState:
         return JobState(
@@ -283,6 +391,8 @@ class Catalog:
             return False
         if item.next_wall_us != UNCHANGED and not self._tick_holds(state, item.revision, item.epoch, item.tick_wall_us):
             return False
+        if item.targets and not any(number in self.state.members for number in item.targets):
+            return False
         if item.revision != state.revision or (self.state.paused and item.trigger != "manual"):
             return False
         if state.job.concurrency == "allow":
@@ -300,7 +410,9 @@ class Catalog:
 
     def _launch(self, state: JobState, item: Intent, run_id: str) -> None:
         for number in item.targets:
-            member = self.state.members[number]
+            member = self.state.members.get(number)
+            if member is None:
+                continue  # it left meanwhile; _holds has seen that somebody is left
             execution = Execution(
                 id=execution_id(self.state.cluster, run_id, member.node_id, item.attempt),
                 uid=item.uid,
@@ -319,7 +431,19 @@ class Catalog:
             self.state.add_open(execution)
             self._rows.append(ExecutionRow(execution))
             self._applied.opened.append(execution)
-        if not item.targets:
+        for number in item.down:
+            self._record_skip(
+                state,
+                item.tick_wall_us,
+                item.tick_wall_us,
+                1,
+                "agent down",
+                run_id,
+                item.trigger,
+                item.attempt,
+                member=self.state.members.get(number),
+            )
+        if not item.targets and not item.down:
             self._record_skip(state, item.tick_wall_us, item.tick_wall_us, 1, item.reason, run_id, item.trigger)
 
     def _record_skip(
@@ -333,11 +457,15 @@ class Catalog:
         trigger: str,
         attempt: int = 1,
         status: Status = Status.SKIPPED,
+        member: Member | None = None,
     ) -> None:
-        """A final record of ticks that ran nowhere."""
+        """A final record of ticks that ran nowhere (or not on that member)."""
         state.recorded += 1
+        node_id = member.node_id if member else ""
         record = Execution(
-            id=execution_id(self.state.cluster, f"{run_id}#{self._index}", "", attempt),
+            id=execution_id(self.state.cluster, f"{run_id}#{self._index}", node_id, attempt),
+            node_id=node_id,
+            agent=member.name if member else "",
             uid=state.uid,
             run_id=run_id,
             index=self._index,
@@ -430,7 +558,7 @@ class Catalog:
 
     def _skip_owed(self, state: JobState, row: OwedRow, *, quietly: bool = False) -> None:
         self._drop_owed(row.key)
-        if row.kind != "join" and not quietly:
+        if row.kind not in ("join", "late") and not quietly:
             self._record_skip(
                 state,
                 row.scheduled_wall_us,
@@ -460,7 +588,7 @@ class Catalog:
 
     def _stop(self, entry: entries.StopEntry) -> StopAnswer:
         found = [self.state.open[id_] for id_ in entry.execution_ids if id_ in self.state.open]
-        owed = [row for row in self.state.owed.values() if row.run_id in entry.run_ids]
+        owed = [row for row in self.state.owed.values() if row.run_id in entry.run_ids and row.kind != "late"]
         if entry.call and not found and not owed:
             raise UnknownExecution(" ".join(entry.run_ids))
         for execution in found:
@@ -487,6 +615,7 @@ class Catalog:
         for item in entry.items:
             execution = self.state.open.get(item.execution_id)
             if execution is None:
+                self._came_late(item, states)
                 continue
             final = finished(execution, item)
             self.state.remove_open(execution)
@@ -501,12 +630,41 @@ class Catalog:
             state = self.state.jobs[final.uid]
             states[state.uid] = state
             self._drop_unnamed_revision(state, final.revision)
+            if final.status is Status.LOST:
+                self._expect_late(final)
             if not self._owe_again(state, final, entry.cluster_us):
                 self._count(state, final)
                 self._run_ended(state, final, entry.cluster_us)
             state.recorded += 1
         self._rows += [state.state_row() for state in states.values()]
         return None
+
+    def _expect_late(self, lost: Execution) -> None:
+        """`lost` means unknown: should its agent come back with a result, that is the truth."""
+        late = [row for row in self.state.owed.values() if row.kind == "late"]
+        if len(late) >= LATE_MAX:
+            self._drop_owed(min(late, key=lambda row: (row.scheduled_wall_us, row.key)).key)
+        text = _execution_encoder.encode(lost).decode()
+        at = lost.scheduled_wall_us
+        self._owe(OwedRow(f"late|{lost.id}", lost.uid, "late", lost.run_id, 0, "", at, 0, lost.node_id, text))
+
+    def _came_late(self, item: ResultItem, states: dict[int, JobState]) -> None:
+        """A result of what was recorded as lost: the record becomes the truth, and says so. Nothing is run after it:
+        that was decided when it was lost."""
+        row = self.state.owed.get(f"late|{item.execution_id}")
+        if row is None or item.kind == "lost":
+            return
+        self._drop_owed(row.key)
+        state = self.state.jobs.get(row.uid)
+        if state is None:
+            return
+        lost = _execution_decoder.decode(row.env)
+        told = finished(lost, item)
+        final = replace(told, reason="; ".join(part for part in (told.reason, f"was lost: {lost.reason}") if part))
+        self._rows.append(ExecutionRow(final))
+        state.error_count -= 1
+        self._count(state, final)
+        states[state.uid] = state
 
     def _drop_unnamed_revision(self, state: JobState, revision: int) -> None:
         if revision == state.revision or (state.uid, revision) not in self.state.revisions:

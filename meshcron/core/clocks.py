@@ -1,10 +1,13 @@
-"""Cluster time and wall time, as the leader carries them (PROTOCOL 7).
+"""Cluster time and wall time, as each agent carries them (PROTOCOL 7).
 
-Cluster time never steps and never falls: it is an anchor plus the machine's suspend-counting clock. Wall time is
-cluster time plus an offset that slews after the machine's wall clock and steps only by a committed ClockStep.
+Cluster time never steps and never falls: an anchor plus the machine's suspend-counting clock. The leader's is the
+cluster's; the others map its stamps to their own clock by the fastest one. Wall time is cluster time plus an offset
+that slews after the median of the voters' wall clocks and steps only by a committed ClockStep.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from meshcron.model import SECOND_US, Instant
 
@@ -17,33 +20,74 @@ SLEW_SLOW_US_PER_S = 500
 SLEW_FAST_US_PER_S = 50_000
 """50 ms a second above: 20 s are absorbed in 7 minutes."""
 
+AGREE_US = 2 * SECOND_US
+"""Wall clocks further apart than this do not agree."""
+
+WINDOW_US = 5 * SECOND_US
+"""The fastest stamp of the last two windows counts, so that clocks of different speed do not drift apart."""
+
+BACK_US = 1000
+"""By so much the mapping may fall at the end of a window: 200 ppm, more than any clock drifts, and time still rises."""
+
 
 class ClusterClock:
     """Maps readings of this machine's clocks to cluster time and wall time."""
 
     def __init__(self) -> None:
         self.offset_us = 0
-        self._anchor_boot_us = 0
-        self._anchor_cluster_us = 0
-        self._slewed_boot_us = 0
+        """Wall time minus cluster time."""
         self.running = False
+        """Whether cluster time is known here: a leader was heard, or this agent leads."""
+        self.leads = False
+        self._lead_us = 0
+        """Cluster time minus our clock."""
+        self._best_us = 0
+        self._window_boot_us = 0
+        self._slewed_boot_us = 0
 
-    def start(self, now: Instant, cluster_us: int, wall_us: int, offset_us: int) -> None:
-        """Go on from the last committed reading: cluster time moved by as much as the wall clock moved forward since.
+    # following
 
-        A cluster without any reading starts with cluster time = wall time.
-        """
+    def hear(self, now: Instant, cluster_us: int) -> None:
+        """A stamp of the leader's; delays only make it late, so the fastest is the truest."""
+        if self.leads or not cluster_us:
+            return
+        sample_us = cluster_us - now.boot_us
+        if not self.running:
+            self._lead_us = self._best_us = sample_us
+            self._window_boot_us = now.boot_us
+            self.running = True
+        self._best_us = max(self._best_us, sample_us)
+        self._lead_us = max(self._lead_us, sample_us)
+        if now.boot_us - self._window_boot_us >= WINDOW_US:
+            self._lead_us = max(self._best_us, self._lead_us - BACK_US)
+            self._best_us, self._window_boot_us = sample_us, now.boot_us
+
+    # leading
+
+    def lead(self, now: Instant, committed: tuple[int, int, int], marks_us: Collection[int], wall_us: int) -> None:
+        """Be the cluster's clock from now on: go on from the fastest stamp heard in this session; after a cold start
+        from the last committed reading (cluster, wall, offset) plus how far the wall clock moved forward since. Never
+        below what a voter has seen. A cluster without any reading starts with cluster time = wall time."""
+        cluster_us, committed_wall_us, offset_us = committed
         if cluster_us == 0:
-            cluster_us, wall_us, offset_us = now.wall_us, now.wall_us, 0
-        self._anchor_boot_us = now.boot_us
-        self._anchor_cluster_us = cluster_us + max(0, now.wall_us - wall_us)
+            cluster_us, committed_wall_us, offset_us = wall_us, wall_us, 0
+        if not self.running:
+            self._lead_us = cluster_us + max(0, wall_us - committed_wall_us) - now.boot_us
+        self._lead_us = max(self._lead_us, cluster_us - now.boot_us, *(mark - now.boot_us for mark in marks_us))
         self._slewed_boot_us = now.boot_us
         self.offset_us = offset_us
-        self.running = True
+        self.running = self.leads = True
+
+    def follow(self, now: Instant) -> None:
+        """Somebody else leads; what we know stays true until its stamps say better."""
+        self.leads = False
+        self._best_us, self._window_boot_us = self._lead_us, now.boot_us
+
+    # reading
 
     def cluster_us(self, now: Instant) -> int:
-        """Cluster time at a reading."""
-        return self._anchor_cluster_us + now.boot_us - self._anchor_boot_us
+        """Cluster time at a reading; only where it runs."""
+        return self._lead_us + now.boot_us
 
     def wall_us(self, now: Instant) -> int:
         """The cluster's wall time at a reading: what ticks are compared with."""
@@ -51,12 +95,14 @@ class ClusterClock:
 
     def boot_us(self, cluster_us: int) -> int:
         """When, on this machine's suspend-counting clock, a cluster instant comes."""
-        return cluster_us - self._anchor_cluster_us + self._anchor_boot_us
+        return cluster_us - self._lead_us
 
-    def slew(self, now: Instant) -> int:
-        """Follow the wall clock by as much as the time since the last call allows. Returns the difference that a
-        ClockStep must take, 0 when slewing will do."""
-        difference = now.wall_us - self.wall_us(now)
+    # wall time, as leader
+
+    def slew(self, now: Instant, wall_us: int) -> int:
+        """Follow a wall clock (`wall_us`: its reading now) by as much as the time since the last call allows. Returns
+        the difference that a ClockStep must take, 0 when slewing will do."""
+        difference = wall_us - self.wall_us(now)
         if abs(difference) > STEP_US:
             return difference
         rate = SLEW_SLOW_US_PER_S if abs(difference) < SLEW_FAST_ABOVE_US else SLEW_FAST_US_PER_S
@@ -69,3 +115,14 @@ class ClusterClock:
         """Take the offset of a committed ClockStep."""
         self.offset_us = offset_us
         self._slewed_boot_us = now.boot_us
+
+
+def agreed_wall_us(walls_us: Collection[int], voters: int) -> int | None:
+    """The median of the voters' wall clocks where a majority of the roster agrees within AGREE_US; else None: the
+    offset is kept. Never a mean: of two clocks one may be an hour off."""
+    ordered = sorted(walls_us)
+    if 2 * len(ordered) <= voters:
+        return None
+    median = ordered[(len(ordered) - 1) // 2]
+    agreeing = sum(abs(wall - median) <= AGREE_US for wall in ordered)
+    return median if 2 * agreeing > voters else None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.effects import Send
-from meshcron.core.runner import spec_digest
+from meshcron.core.effects import Publish, Send
+from meshcron.core.runner import GRACE_US, spec_digest
+from meshcron.core.selector import FACT_PREFIX, tag_value
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
 from meshcron.messages import (
@@ -35,6 +37,13 @@ ORDERS_PER_MESSAGE = 200
 """Orders grouped into one Run: at about 400 bytes each well under the 512 KiB of a message (PROTOCOL 5)."""
 
 
+PUBLISH_MIN = 2
+"""Orders of one run for so many agents are published instead of sent to each."""
+
+ALL = "all"
+"""The topic every agent listens to."""
+
+
 class Pending(Struct):
     """An order or a stop that nobody has answered yet."""
 
@@ -42,6 +51,19 @@ class Pending(Struct):
     node_id: str
     delay_us: int
     stop: bool
+
+
+def topic_of(job: Job) -> str:
+    """Where a job's orders are published: its first tag in sorted order, else `all` (PROTOCOL 6)."""
+    for key, value in sorted((job.tags or {}).items()):
+        if not key.startswith(FACT_PREFIX):
+            return tag_topic(key, tag_value(value))
+    return ALL
+
+
+def tag_topic(key: str, value: str) -> str:
+    """The topic of those that have a tag."""
+    return f"{key}={value}"
 
 
 def spec_of(job: Job, uid: int, revision: int) -> Spec:
@@ -65,7 +87,9 @@ def spec_of(job: Job, uid: int, revision: int) -> Spec:
 class Dispatch:
     """What the leader still waits for an answer to. Lost with the leadership: a new leader sends all again."""
 
-    def __init__(self, state: State, clock: ClusterClock) -> None:
+    def __init__(self, node_id: str, state: State, clock: ClusterClock, lost_us: int) -> None:
+        self._node_id = node_id
+        self._lost_us = lost_us
         self._state = state
         self._clock = clock
         self._fence = Fence()
@@ -84,11 +108,24 @@ class Dispatch:
     # what was committed
 
     def opened(self, executions: list[Execution], turn: Turn) -> None:
-        """Order new executions at once: the intent is committed."""
+        """Order new executions at once: the intent is committed. What several agents run goes out on PUB, by the tag
+        that it selects; whatever is not acknowledged follows by ROUTER."""
         wanted = [execution for execution in executions if not execution.stop]
         for execution in wanted:
             self._expect(execution, stop=False, turn=turn)
-        self._send_orders(wanted, turn, with_specs=False)
+        by_run: dict[str, list[Execution]] = defaultdict(list)
+        for execution in wanted:
+            by_run[execution.run_id].append(execution)
+        published: dict[str, list[Execution]] = defaultdict(list)
+        direct: list[Execution] = []
+        for theirs in by_run.values():
+            if len(theirs) < PUBLISH_MIN or theirs[0].env:  # a person's parameters may be secret: not on PUB
+                direct += theirs
+            else:
+                published[topic_of(self._job(theirs[0]))] += theirs
+        self._send_orders(direct, turn, with_specs=False)
+        for topic, some in sorted(published.items()):
+            self._publish_orders(topic, some, turn)
 
     def stopping(self, executions: list[Execution], turn: Turn) -> None:
         """Ask the agents to stop or kill; the order of the same execution is not repeated any more."""
@@ -113,6 +150,15 @@ class Dispatch:
 
     # messages out
 
+    def _publish_orders(self, topic: str, executions: list[Execution], turn: Turn) -> None:
+        cluster_us = self._clock.cluster_us(turn.now)
+        for at in range(0, len(executions), ORDERS_PER_MESSAGE):
+            some = executions[at : at + ORDERS_PER_MESSAGE]
+            message = Run(self._fence, cluster_us, tuple(self._order(execution) for execution in some))
+            turn.at_once(Publish(topic, message))
+            if any(execution.node_id == self._node_id for execution in some):
+                turn.at_once(Send(self._node_id, message))
+
     def _send_orders(self, executions: list[Execution], turn: Turn, *, with_specs: bool) -> None:
         by_node: dict[str, list[Execution]] = defaultdict(list)
         for execution in executions:
@@ -129,6 +175,7 @@ class Dispatch:
         job = self._job(execution)
         return Order(
             execution_id=execution.id,
+            node_id=execution.node_id,
             uid=execution.uid,
             revision=execution.revision,
             digest=self._spec(execution)[0],
@@ -206,6 +253,23 @@ class Dispatch:
         if entry.sender:
             ids = tuple(item.execution_id for item in entry.items)
             turn.after_writes(Send(entry.sender, ResultAck(ids, self._clock.cluster_us(turn.now))))
+
+    # the fate of what is open on agents that vanished
+
+    def lost(self, silent_us: Callable[[str], int], turn: Turn) -> list[ResultItem]:
+        """Executions whose agent has been silent so long that nobody can say what became of them."""
+        cluster_us = self._clock.cluster_us(turn.now)
+        away = {execution.node_id for execution in self._state.open.values()}
+        away = {node_id for node_id in away if silent_us(node_id) > self._lost_us}
+        found: list[ResultItem] = []
+        for execution in self._state.open.values():
+            if execution.node_id not in away or cluster_us <= execution.start_by_cluster_us:
+                continue
+            timeout_us = self._job(execution).timeout_us
+            if timeout_us and cluster_us <= execution.due_cluster_us + timeout_us + GRACE_US + self._lost_us:
+                continue
+            found.append(ResultItem(execution_id=execution.id, kind="lost", reason="its agent is gone"))
+        return found[:ORDERS_PER_MESSAGE]
 
     # repetition
 

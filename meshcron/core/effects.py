@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from meshcron.messages import Message
+from meshcron.messages import Hello, MemberInfo, Message
 from meshcron.model import Launch
 from meshcron.rows import Row
 
@@ -28,6 +28,55 @@ class Send(Struct, frozen=True):
 
     to: str
     message: Message
+    after: int = 0
+
+
+class Publish(Struct, frozen=True):
+    """Hand a message to every agent that listens to a topic, this one excepted. It may reach none of them."""
+
+    topic: str
+    message: Message
+
+
+class SendSnapshot(Struct, frozen=True):
+    """Bring the catalog as it stands on our disk to an agent that lacks too much of the log. Ends with the event
+    SnapshotSent; there it arrives as SnapshotArrived."""
+
+    to: str
+    term: int
+
+
+class InstallSnapshot(Struct, frozen=True):
+    """Put the snapshot that just arrived in the place of catalog and log, all or nothing. Counts as Persist `n` and is
+    answered by Persisted(n)."""
+
+    n: int
+    index: int
+    term: int
+    crc: int
+
+
+class Knock(Struct, frozen=True):
+    """Say Hello at a gate. An answer comes back as KnockAnswered."""
+
+    host: str
+    port: int
+    hello: Hello
+
+
+class Connect(Struct, frozen=True):
+    """From now on these are the members: let them in, and dial those that are to be heard (`dial`)."""
+
+    cluster: str
+    generation: int
+    members: tuple[MemberInfo, ...]
+    dial: frozenset[str]
+
+
+class StartOver(Struct, frozen=True):
+    """This agent's cluster is dissolved: set its database aside and begin as a newcomer."""
+
+    why: str
     after: int = 0
 
 
@@ -85,4 +134,20 @@ class Halt(Struct, frozen=True):
     why: str
 
 
-Effect = Persist | Send | Answer | StartProcess | AdoptProcess | SignalProcess | ForgetProcess | Alarm | Halt
+Effect = (
+    Persist
+    | Send
+    | Publish
+    | SendSnapshot
+    | InstallSnapshot
+    | Knock
+    | Connect
+    | StartOver
+    | Answer
+    | StartProcess
+    | AdoptProcess
+    | SignalProcess
+    | ForgetProcess
+    | Alarm
+    | Halt
+)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from meshcron.commands import Command
-from meshcron.messages import Message
+from meshcron.messages import GateMessage, Hello, Message
 from meshcron.model import Ending
+from meshcron.rows import Loaded
 
 
 class Woke(Struct, frozen=True):
@@ -33,8 +34,56 @@ class MessageReceived(Struct, frozen=True):
     message: Message
 
 
+class PeerGone(Struct, frozen=True):
+    """Evidence that an agent's process is gone: its host closed our connection and refuses new ones (PROTOCOL 4)."""
+
+    node_id: str
+
+
+class Found(Struct, frozen=True):
+    """A gate may be at this address: by mDNS, by --join, or because it was there before. Trusted for nothing else.
+    `node_id` "" = nobody said whose it is."""
+
+    host: str
+    port: int
+    node_id: str = ""
+
+
+class HelloHeard(Struct, frozen=True):
+    """Somebody knocked at our gate; the answer is `Agent.answer`'s."""
+
+    hello: Hello
+
+
+class KnockAnswered(Struct, frozen=True):
+    """What a gate said to us."""
+
+    host: str
+    port: int
+    message: GateMessage
+
+
+class SnapshotSent(Struct, frozen=True):
+    """A snapshot of ours was taken over, or not."""
+
+    to: str
+    arrived: bool
+
+
+class SnapshotArrived(Struct, frozen=True):
+    """A whole snapshot from an agent whose identity the transport has verified: the catalog at an entry."""
+
+    sender: str
+    leader_term: int
+    index: int
+    term: int
+    crc: int
+    catalog: Loaded
+    """Its log, ballot and runner's rows are empty."""
+
+
 class TagsChanged(Struct, frozen=True):
-    """The operator changed this agent's tags: they count for every run decided from now on."""
+    """The operator changed this agent's tags."""
 
     tags: dict[str, str]
 
@@ -77,6 +126,12 @@ Event = (
     | Proposed
     | Persisted
     | MessageReceived
+    | PeerGone
+    | Found
+    | HelloHeard
+    | KnockAnswered
+    | SnapshotSent
+    | SnapshotArrived
     | TagsChanged
     | ProcessStarted
     | ProcessNotStarted

@@ -1,142 +1,277 @@
-"""The replicated log as its leader drives it: append, count durable copies, commit.
+"""The log's way to the others: the leader appends and counts durable copies, a follower takes over (Raft, 5.3, 5.4.2).
 
-This is the embedded ledger behind the seam of DESIGN.md: the rest of the core proposes entries and hears what was
-committed. Here the only voter is this agent; its own vote and its own copy still count only once they are durable
-(PROTOCOL 5), and entries of earlier terms commit only with one of the own term (Raft section 5.4.2).
+An own copy counts once it is durable here, a follower's once it said so; an entry of an earlier term commits only with
+one of the own term. A follower too far behind what is kept gets a snapshot.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 from msgspec import Struct
 
-from meshcron import entries
-from meshcron.chain import chain
+from meshcron.core.effects import Alarm, Send, SendSnapshot
 from meshcron.core.turn import Turn
-from meshcron.entries import ENTRY_BYTES_MAX, Entry
-from meshcron.errors import NotLeader, TooLarge
-from meshcron.rows import BallotRow, LogCut, LogRow
+from meshcron.core.voter import Voter
+from meshcron.messages import Append, Appended, LogHead, TakeOver
+from meshcron.rows import LogRow
 
-KEPT_ENTRIES = 10_000
-"""How many applied entries the log keeps, for followers that lag (PROTOCOL 5)."""
+APPEND_BYTES = 300 * 1024
+"""Bodies in one Append: with an entry of at most 256 KiB it stays under the 512 KiB of a message (PROTOCOL 5)."""
 
-
-class Committed(Struct, frozen=True):
-    """An entry that will never change, with what the catalog records about it."""
-
-    index: int
-    term: int
-    crc: int
-    entry: Entry
+IN_FLIGHT_MAX = 16
+"""Appends with entries on their way to one follower: enough to fill a LAN while it fsyncs."""
 
 
-@dataclass
-class Candidate:
-    """Asks for a vote: its own, which counts once it is durable."""
+class Progress(Struct):
+    """What the leader knows of one follower."""
+
+    next_index: int
+    match_index: int = 0
+    """Durable there."""
+    acked_sent_us: int = 0
+    """Our clock when we sent the last append it has answered."""
+    heard_boot_us: int = 0
+    sent_boot_us: int = 0
+    in_flight: int = 0
+    snapshot: bool = False
+    """A snapshot is on its way: no entries until it has arrived or failed."""
 
 
-@dataclass
-class Leader:
-    """Leads in `Ledger.term`; `first_index` is its own first entry."""
+class Replication:
+    """As leader: everyone's progress. As follower: our own."""
 
-    first_index: int
+    def __init__(self, voter: Voter) -> None:
+        self._voter = voter
+        self._progress: dict[str, Progress] = {}
+        self._led_boot_us = 0
+        self._handing_until_us = 0
 
+    # leading
 
-class Ledger:
-    """Term, vote and log of one voter."""
+    def lead(self, turn: Turn) -> None:
+        """A new term is ours. Its first entry is proposed next."""
+        voter = self._voter
+        voter.role = "leader"
+        voter.leader = voter.node_id
+        voter.first_index = voter.log.last_index + 1
+        self._led_boot_us = turn.now.boot_us
+        self._handing_until_us = 0
+        self._progress.clear()
 
-    def __init__(self, node_id: str, ballot: BallotRow, log: list[LogRow], applied: tuple[int, int, int]) -> None:
-        index, term, crc = applied
-        self.node_id = node_id
-        self.term = max(ballot.term, term)
-        self.role: Candidate | Leader = Candidate()
-        self.commit_index = index
-        self.last_index, self.last_crc = index, crc
-        self._first_kept = log[0].index if log else index + 1
-        self._pending: deque[Committed] = deque()
-        for row in log:
-            if row.index > index:
-                self._pending.append(Committed(row.index, row.term, row.crc, entries.decode(row.body)))
-                self.last_index, self.last_crc = row.index, row.crc
-        self._durable_index = self.last_index
-        self._unsynced: deque[tuple[int, int]] = deque()
-        self._vote_number = 0
-        self._touched = False
+    def follow(self, others: set[str], turn: Turn) -> None:
+        """Who else holds the log: the voters and the learners."""
+        for node_id in self._progress.keys() - others:
+            del self._progress[node_id]
+        for node_id in sorted(others - self._progress.keys()):
+            # An added follower is taken as heard now: its first append has not had time to be answered.
+            self._progress[node_id] = Progress(self._voter.log.last_index + 1, acked_sent_us=turn.now.boot_us)
 
-    # becoming leader
+    def progress(self, node_id: str) -> Progress | None:
+        """What is known of a follower."""
+        return self._progress.get(node_id)
 
-    def stand(self, turn: Turn) -> None:
-        """Open a new term and vote for ourselves in it."""
-        self.term += 1
-        self.role = Candidate()
-        turn.write(BallotRow(self.term, self.node_id))
-        self._vote_number = -1
+    def next_wakeup(self, now_boot_us: int) -> int | None:
+        """On the suspend-counting clock: the next idle append, or the end of the lease."""
+        if self._voter.role != "leader":
+            return None
+        idle = min((one.sent_boot_us for one in self._progress.values()), default=None)
+        wishes = [] if idle is None else [max(now_boot_us, idle + self._voter.timing.append_us)]
+        if len(self._voter.voters) > 1:
+            wishes.append(self._lease_until_us())
+        since = self._voter.syncing_since_us()
+        if since is not None:
+            wishes.append(since + self._voter.timing.fsync_us)
+        return min(wishes, default=None)
 
-    def elected_by(self, n: int) -> bool:
-        """True when Persisted(n) made our own vote durable: a majority of one."""
-        return isinstance(self.role, Candidate) and 0 < self._vote_number <= n
+    def _lease_until_us(self) -> int:
+        """Until when a majority, ourselves among it, is known to have heard us. Counts from the sending."""
+        voter = self._voter
+        others = sorted(
+            (max(one.acked_sent_us, self._led_boot_us) for id_, one in self._progress.items() if id_ in voter.voters),
+            reverse=True,
+        )
+        needed = len(voter.voters) // 2  # besides ourselves
+        if needed == 0:
+            return 1 << 62
+        if len(others) < needed:
+            return self._led_boot_us + voter.timing.lease_us
+        return others[needed - 1] + voter.timing.lease_us
 
-    def lead(self, first: Entry, turn: Turn) -> None:
-        """Begin the term with its first entry."""
-        self.role = Leader(self.last_index + 1)
-        self.propose(first, turn)
+    def why_step_down(self, turn: Turn) -> str:
+        """Why this leader must stop now; "" = it need not. Asked before anything is read from a socket."""
+        voter, now_us = self._voter, turn.now.boot_us
+        if voter.role != "leader":
+            return ""
+        if len(voter.voters) > 1 and now_us > self._lease_until_us():
+            return "no majority has answered within the lease"
+        since = voter.syncing_since_us()
+        if since is not None and now_us - since > voter.timing.fsync_us and len(voter.voters) > 1:
+            return "its own disk does not answer"
+        if not voter.votes and voter.roster_is_committed():
+            return "it is no voter any more"
+        return ""
 
-    # the log
+    def is_handing_over(self, now_boot_us: int) -> bool:
+        """While a successor was asked to stand, nothing new is proposed."""
+        return now_boot_us < self._handing_until_us
 
-    def propose(self, entry: Entry, turn: Turn) -> int:
-        """Append an entry; it is committed when `take_committed` gives it back. Returns its index.
+    def hand_over(self, to: str, turn: Turn) -> None:
+        """Ask a caught-up voter to stand in our place, and propose nothing meanwhile."""
+        self._handing_until_us = turn.now.boot_us + self._voter.timing.sticky_us
+        turn.at_once(Send(to, TakeOver(self._voter.term)))
 
-        Raises NotLeader, TooLarge; neither changes anything.
-        """
-        if not isinstance(self.role, Leader):
-            raise NotLeader("this agent does not lead")
-        body = entries.encode(entry)
-        if len(body) > ENTRY_BYTES_MAX:
-            raise TooLarge("body", f"the change takes {len(body)} bytes", f"at most {ENTRY_BYTES_MAX}")
-        index = self.last_index + 1
-        crc = chain(self.last_crc, index, self.term, body)
-        turn.write(LogRow(index, self.term, crc, body))
-        self._pending.append(Committed(index, self.term, crc, entry))
-        self.last_index, self.last_crc = index, crc
-        self._touched = True
-        return index
+    def send(self, turn: Turn, cluster_us: int) -> None:
+        """What each follower lacks; to those that lack nothing, that we still lead."""
+        voter, now_us = self._voter, turn.now.boot_us
+        for node_id, one in self._progress.items():
+            idle = now_us - one.sent_boot_us >= voter.timing.append_us
+            if idle:
+                one.in_flight = 0  # unanswered for so long: lost, or the answer will say where to go on
+            if not one.snapshot and self._lacks_log(one):
+                one.snapshot = True
+                turn.at_once(SendSnapshot(node_id, voter.term))
+            if one.snapshot:
+                if idle:
+                    self._append(node_id, one, (), turn, cluster_us)
+                continue
+            while one.next_index <= voter.log.last_index and one.in_flight < IN_FLIGHT_MAX:
+                rows = voter.log.after(one.next_index - 1, APPEND_BYTES)
+                self._append(node_id, one, rows, turn, cluster_us)
+                one.in_flight += 1
+                idle = False
+            if idle:
+                self._append(node_id, one, (), turn, cluster_us)
 
-    def turn_closed(self, n: int) -> None:
-        """Learn the number of the Persist that carries what this turn wrote."""
-        if self._vote_number == -1:
-            self._vote_number = n
-        if self._touched:
-            self._unsynced.append((n, self.last_index))
-            self._touched = False
+    def _lacks_log(self, one: Progress) -> bool:
+        return self._voter.log.term_at(one.next_index - 1) is None
 
-    def persisted(self, n: int) -> None:
-        """Everything up to Persist n is durable here: count our own copy, commit what a majority (of one) has."""
-        while self._unsynced and self._unsynced[0][0] <= n:
-            self._durable_index = self._unsynced.popleft()[1]
-        if isinstance(self.role, Leader) and self._durable_index >= self.role.first_index:
-            self.commit_index = self._durable_index
+    def _append(self, to: str, one: Progress, rows: tuple[LogRow, ...], turn: Turn, cluster_us: int) -> None:
+        voter = self._voter
+        previous = 0 if one.snapshot else one.next_index - 1
+        message = Append(
+            term=voter.term,
+            prev_index=previous,
+            prev_term=0 if one.snapshot else voter.log.term_at(previous) or 0,
+            commit_index=voter.commit_index,
+            sent_boot_us=turn.now.boot_us,
+            cluster_us=cluster_us,
+            heads=tuple(LogHead(row.index, row.term, row.crc) for row in rows),
+            payload=tuple(row.body for row in rows),
+        )
+        one.sent_boot_us = turn.now.boot_us
+        one.next_index += len(rows)
+        # A leader's Append need not wait for its own write: its own copy counts at Persisted only (PROTOCOL 5).
+        turn.at_once(Send(to, message))
 
-    @property
-    def syncing(self) -> bool:
-        """True while entries of ours are on their way to the disk: a good moment to gather more."""
-        return bool(self._unsynced)
+    def appended(self, sender: str, message: Appended, turn: Turn) -> None:
+        """A follower's answer."""
+        voter, one = self._voter, self._progress.get(sender)
+        if message.term > voter.term:
+            voter.enter_term(message.term, turn)
+            return
+        if voter.role != "leader" or message.term != voter.term or one is None:
+            return
+        one.heard_boot_us = turn.now.boot_us
+        one.acked_sent_us = max(one.acked_sent_us, message.sent_boot_us)
+        one.in_flight = max(0, one.in_flight - 1)
+        if one.snapshot:
+            if message.ok and message.match_index >= voter.log.base_index and message.match_index > one.match_index:
+                one.snapshot = False
+                one.match_index = message.match_index
+                one.next_index = message.match_index + 1
+            return
+        if message.ok:
+            one.match_index = max(one.match_index, min(message.match_index, voter.log.last_index))
+            one.next_index = max(one.next_index, one.match_index + 1)
+            self.count_copies()
+        else:
+            one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
+            one.in_flight = 0
 
-    def waiting_entries(self) -> list[Entry]:
-        """Entries in the log that are not applied yet."""
-        return [committed.entry for committed in self._pending]
+    def snapshot_failed(self, node_id: str) -> None:
+        """It did not arrive; the next append finds out what to do."""
+        if one := self._progress.get(node_id):
+            one.snapshot = False
 
-    def has_committed(self) -> bool:
-        """True while `take_committed` has something to give."""
-        return bool(self._pending) and self._pending[0].index <= self.commit_index
+    def count_copies(self) -> None:
+        """Commit what a majority of the voters holds durably, from the first entry of our own term on."""
+        voter = self._voter
+        if voter.role != "leader":
+            return
+        matches = sorted(self._durable_at(node_id) for node_id in voter.voters)
+        if not matches:
+            return
+        index = matches[(len(matches) - 1) // 2]
+        if index > voter.commit_index and voter.log.term_at(index) == voter.term:
+            voter.commit_index = index
 
-    def take_committed(self) -> Committed:
-        """The next committed entry, in order, once each."""
-        return self._pending.popleft()
+    def _durable_at(self, node_id: str) -> int:
+        if node_id == self._voter.node_id:
+            return self._voter.durable_index
+        one = self._progress.get(node_id)
+        return one.match_index if one else 0
 
-    def cut(self, applied_index: int, turn: Turn) -> None:
-        """Forget old entries in bulk, so that the cut costs little per entry."""
-        if applied_index - self._first_kept > 2 * KEPT_ENTRIES:
-            self._first_kept = applied_index - KEPT_ENTRIES + 1
-            turn.write(LogCut(self._first_kept - 1))
+    # following
+
+    def append(self, sender: str, message: Append, turn: Turn) -> bool:
+        """The leader of our term speaks. Returns False where it is none, or an old one."""
+        voter = self._voter
+        if message.term < voter.term:
+            self._answer(sender, message, ok=False, match=0, turn=turn)
+            return False
+        if message.term > voter.term:
+            voter.enter_term(message.term, turn)
+        assert voter.role != "leader", f"two leaders in term {voter.term}: {sender} and {voter.node_id}"
+        voter.role = "follower"
+        voter.leader = sender
+        if message.prev_index == 0 and not message.heads and voter.log.last_index:
+            self._answer(sender, message, ok=True, match=0, turn=turn)  # it keeps us calm while a snapshot comes
+            return True
+        conflict = self._conflict(message)
+        if conflict is not None:
+            self._answer(sender, message, ok=False, match=conflict, turn=turn)
+            return True
+        if not self._take(message, turn):
+            return True
+        match = message.prev_index + len(message.heads)
+        voter.commit_index = max(voter.commit_index, min(message.commit_index, match))
+        self._answer(sender, message, ok=True, match=match, turn=turn)
+        return True
+
+    def _conflict(self, message: Append) -> int | None:
+        """Where the leader should try next, when our log does not hold what its entries follow."""
+        voter, previous = self._voter, message.prev_index
+        if previous <= voter.commit_index:
+            return None  # committed entries are the same everywhere
+        if previous > voter.log.last_index:
+            return voter.log.last_index
+        term = voter.log.term_at(previous)
+        if term == message.prev_term:
+            return None
+        first = previous
+        while first - 1 > voter.commit_index and voter.log.term_at(first - 1) == term:
+            first -= 1
+        return first - 1
+
+    def _take(self, message: Append, turn: Turn) -> bool:
+        voter = self._voter
+        for head, body in zip(message.heads, message.payload, strict=True):
+            if head.index <= voter.commit_index:
+                continue
+            if voter.log.term_at(head.index) == head.term:
+                continue
+            if head.index <= voter.log.last_index:
+                voter.truncate(head.index)
+            if not voter.take(LogRow(head.index, head.term, head.crc, body), turn):
+                turn.at_once(Alarm("log_chain", f"entry {head.index} of the leader does not continue our log"))
+                return False
+        return True
+
+    def _answer(self, to: str, message: Append, *, ok: bool, match: int, turn: Turn) -> None:
+        voter = self._voter
+        if turn.rows:
+            effect = Appended(term=voter.term, ok=ok, match_index=match, sent_boot_us=message.sent_boot_us)
+            turn.after_writes(Send(to, effect))
+            return
+        durable = min(match, max(voter.durable_index, voter.log.base_index)) if ok else match
+        effect = Appended(term=voter.term, ok=ok, match_index=durable, sent_boot_us=message.sent_boot_us)
+        turn.at_once(Send(to, effect))

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import AdoptProcess, ForgetProcess, Send, SignalProcess, StartProcess
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
 from meshcron.core.turn import Turn
@@ -111,9 +112,9 @@ def spec_digest(spec: Spec) -> str:
 
 
 class Runner:
-    """The executions of this agent. `leader` is whom results go to."""
+    """The executions of this agent."""
 
-    def __init__(self, node_id: str, agent: str, session: int, slots: int, loaded: Loaded) -> None:
+    def __init__(self, node_id: str, agent: str, session: int, slots: int, loaded: Loaded, clock: ClusterClock) -> None:
         self._node_id = node_id
         self._agent = agent
         self._session = session
@@ -122,9 +123,9 @@ class Runner:
         self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}
         self._fence = Fence(loaded.mark.generation, loaded.mark.term)
         self._mark_cluster_us = loaded.mark.cluster_us
-        self._leader = ""
-        self._anchor: tuple[int, int] | None = None
-        """Boot and cluster time of the fastest stamp heard in this session: None until a leader was heard."""
+        self._clock = clock
+        self.leader = ""
+        """Whom results go to; the agent keeps it current."""
         self._due: list[tuple[int, str]] = []
         self._waiting: deque[str] = deque()
         self._busy = 0
@@ -137,8 +138,7 @@ class Runner:
 
     def resume(self, turn: Turn, *, disown: bool = False) -> None:
         """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest. `disown`: what
-        has not started is dropped instead, because the cluster is about to record it as lost (recover, --adopt-data-dir).
-        """
+        has not started is dropped, because the cluster is about to record it as lost (recover, --adopt-data-dir)."""
         if disown:
             dropped = tuple(id_ for id_, seen in self._seen.items() if seen.state in ("accepted", "waiting"))
             for execution_id in dropped:
@@ -158,29 +158,17 @@ class Runner:
 
     # time
 
-    def _hear(self, sender: str, cluster_us: int, turn: Turn) -> None:
-        """A leader's stamp: the fastest one maps cluster time to our own clock."""
-        self._leader = sender
-        boot_us = turn.now.boot_us
-        if self._anchor is None or cluster_us - boot_us > self._anchor[1] - self._anchor[0]:
-            self._anchor = boot_us, cluster_us
-
-    def _cluster_us(self, boot_us: int) -> int:
-        if self._anchor is None:
-            return self._mark_cluster_us
-        return self._anchor[1] + boot_us - self._anchor[0]
-
     def next_wakeup(self) -> int | None:
         """On the suspend-counting clock: the next fire time, deadline or resend."""
         wishes: list[int] = []
-        if self._anchor is not None and self._due:
-            wishes.append(self._due[0][0] - self._anchor[1] + self._anchor[0])
+        if self._clock.running and self._due:
+            wishes.append(self._clock.boot_us(self._due[0][0]))
         if self._deadlines:
             wishes.append(self._deadlines[0][0])
-        if self._outbox and self._leader:
+        if self._outbox and self.leader:
             wishes.append(self._outbox_boot_us + RESEND_US)
-        if self._anchor is not None and self._forgettable:
-            forgettable_boot_us = self._forgettable[0][0] - self._anchor[1] + self._anchor[0]
+        if self._clock.running and self._forgettable:
+            forgettable_boot_us = self._clock.boot_us(self._forgettable[0][0])
             wishes.append(max(forgettable_boot_us, self._forgot_boot_us + FORGET_EVERY_US))
         if self.more:
             wishes.append(0)
@@ -200,15 +188,21 @@ class Runner:
     def run(self, sender: str, message: Run, turn: Turn) -> None:
         """Orders from a leader: write each down, then acknowledge."""
         if message.fence < self._fence:
-            stale = tuple(Ack(execution_id=order.execution_id, state="stale") for order in message.orders)
+            stale = tuple(
+                Ack(execution_id=order.execution_id, state="stale")
+                for order in message.orders
+                if order.node_id == self._node_id
+            )
             turn.at_once(Send(sender, RunAck(self._fence, stale)))
             return
         self._obey(message.fence, turn)
-        self._hear(sender, message.cluster_us, turn)
+        self._clock.hear(turn.now, message.cluster_us)
         given = {spec_digest(spec): spec for spec in message.specs}
-        acks = tuple(self._accept(order, given, turn) for order in message.orders)
-        turn.after_writes(Send(sender, RunAck(self._fence, acks)))
-        self._fire(turn)
+        ours = [order for order in message.orders if order.node_id == self._node_id]
+        if ours:
+            acks = tuple(self._accept(order, given, turn) for order in ours)
+            turn.after_writes(Send(sender, RunAck(self._fence, acks)))
+            self._fire(turn)
 
     def _obey(self, fence: Fence, turn: Turn) -> None:
         if fence > self._fence:
@@ -224,7 +218,7 @@ class Runner:
             return Ack(execution_id=order.execution_id, state="known", known=seen.state)
         if order.start_by_cluster_us <= self._mark_cluster_us:
             return self._decline(order, "late", turn)
-        if order.start_by_cluster_us <= self._cluster_us(turn.now.boot_us):
+        if order.start_by_cluster_us <= self._clock.cluster_us(turn.now):
             return self._decline(order, "late", turn)
         if order.digest not in self._specs:
             if order.digest not in given:
@@ -253,9 +247,9 @@ class Runner:
 
     def _fire(self, turn: Turn) -> None:
         """Start what is due, as many as there are slots; the rest waits in the order of its due times."""
-        if self._anchor is None:
+        if not self._clock.running:
             return
-        cluster_us = self._cluster_us(turn.now.boot_us)
+        cluster_us = self._clock.cluster_us(turn.now)
         while self._due and self._due[0][0] <= cluster_us:
             self._waiting.append(heapq.heappop(self._due)[1])
         started = 0
@@ -307,6 +301,18 @@ class Runner:
 
     # what processes do
 
+    def process(self, event: ProcessStarted | ProcessNotStarted | ProcessEnded | ProcessLost, turn: Turn) -> None:
+        """Something happened to one."""
+        match event:
+            case ProcessStarted():
+                self.process_started(event, turn)
+            case ProcessNotStarted():
+                self.process_not_started(event, turn)
+            case ProcessEnded():
+                self.process_ended(event, turn)
+            case ProcessLost():
+                self.process_lost(event, turn)
+
     def process_started(self, event: ProcessStarted, turn: Turn) -> None:
         """Write the pid down, so that a restarted agent finds the process; tell the leader, waiting for nothing."""
         seen = self._seen.get(event.execution_id)
@@ -318,9 +324,9 @@ class Runner:
         if seen.order and seen.order.timeout_us:
             started_boot_us = min(turn.now.boot_us, event.process_start * SECOND_US // TICKS_PER_SECOND)
             heapq.heappush(self._deadlines, (started_boot_us + seen.order.timeout_us, seen.execution_id, False))
-        if self._leader:
+        if self.leader:
             report = StartedReport((StartedItem(seen.execution_id, seen.started_wall_us),))
-            turn.at_once(Send(self._leader, report))
+            turn.at_once(Send(self.leader, report))
 
     def process_not_started(self, event: ProcessNotStarted, turn: Turn) -> None:
         """Nothing ran, for certain."""
@@ -365,20 +371,20 @@ class Runner:
         seen.state, seen.result = "ended", item
         turn.write(seen.row())
         self._outbox[seen.execution_id] = seen
-        if self._leader:
+        if self.leader:
             if len(self._outbox) == 1:
                 self._outbox_boot_us = turn.now.boot_us
-            turn.after_writes(Send(self._leader, Result((item,))))
+            turn.after_writes(Send(self.leader, Result((item,))))
 
     def _send_outbox(self, turn: Turn) -> None:
         self._outbox_boot_us = turn.now.boot_us
-        if self._leader:
+        if self.leader:
             items = tuple(seen.result for seen in list(self._outbox.values())[:STARTS_PER_TURN] if seen.result)
-            turn.after_writes(Send(self._leader, Result(items)))
+            turn.after_writes(Send(self.leader, Result(items)))
 
-    def result_ack(self, sender: str, message: ResultAck, turn: Turn) -> None:
+    def result_ack(self, message: ResultAck, turn: Turn) -> None:
         """Committed: the outbox forgets, the row stays until no copy of its order can be accepted."""
-        self._hear(sender, message.cluster_us, turn)
+        self._clock.hear(turn.now, message.cluster_us)
         for execution_id in message.execution_ids:
             seen = self._seen.get(execution_id)
             if seen is None or seen.acknowledged:
@@ -392,8 +398,10 @@ class Runner:
             heapq.heappush(self._forgettable, (seen.start_by_cluster_us, execution_id))
 
     def _forget_old(self, turn: Turn) -> None:
-        cluster_us = self._cluster_us(turn.now.boot_us)
-        if not self._forgettable or self._forgettable[0][0] > cluster_us:
+        if not self._forgettable or not self._clock.running:
+            return
+        cluster_us = self._clock.cluster_us(turn.now)
+        if self._forgettable[0][0] > cluster_us:
             return
         if turn.now.boot_us < self._forgot_boot_us + FORGET_EVERY_US:
             return
@@ -413,7 +421,7 @@ class Runner:
         if message.fence < self._fence:
             return
         self._obey(message.fence, turn)
-        self._hear(sender, message.cluster_us, turn)
+        self._clock.hear(turn.now, message.cluster_us)
         items = tuple(
             StopAckItem(item.execution_id, self._stop_one(item.execution_id, item.start_by_cluster_us, item.kill, turn))
             for item in message.items
@@ -453,6 +461,16 @@ class Runner:
                 self._terminate(seen, "timeout", turn)
 
     # what the status page and the tests ask
+
+    @property
+    def mark_cluster_us(self) -> int:
+        """The durable high-water mark of cluster time: nothing that had to start by then is accepted any more."""
+        return self._mark_cluster_us
+
+    @property
+    def fence(self) -> Fence:
+        """The highest fence obeyed."""
+        return self._fence
 
     @property
     def running(self) -> int:

@@ -13,7 +13,7 @@ from meshcron import entries
 from meshcron.core import schedule as grammar
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.schedule import Schedule
-from meshcron.core.selector import Candidate, select
+from meshcron.core.selector import Candidate, Selected, select
 from meshcron.core.state import JobState, State
 from meshcron.entries import UNCHANGED, Entry, Intent
 from meshcron.model import SECOND_US, Instant, Job, Trigger
@@ -317,9 +317,10 @@ class Scheduler:
         run_id: str = "",
         owed_key: str = "",
         env: dict[str, str] | None = None,
+        retry_node: str = "",
     ) -> Intent:
-        """An intent with its targets and its start_by."""
-        targets = select(state.job.tags, self.candidates)
+        """An intent with its targets and its start_by. `retry_node`: which agent the attempt before it ran on."""
+        targets, down = self._targets(state, retry_node) if attempt > 1 else select(state.job.tags, self.candidates)
         cluster_us = self._clock.cluster_us(now)
         window_us = max(due_cluster_us, cluster_us) + START_WINDOW_US
         scheduled = trigger in ("schedule", "catch_up")
@@ -337,9 +338,22 @@ class Scheduler:
             next_wall_us,
             run_id,
             owed_key,
-            "" if targets else "no agent matches its tags",
+            "" if targets or down else "no agent matches its tags",
             env,
+            down,
         )
+
+    def _targets(self, state: JobState, node_id: str) -> Selected:
+        """Where a retry runs: on the same agent, or where `retry_on` says so (or the agent is no member any more) on
+        another one that matches."""
+        same = [one for one in self.candidates if one.node_id == node_id]
+        others = [one for one in self.candidates if one.node_id != node_id and not one.failed]
+        if same and state.job.retry_on == "same":
+            return select(None, same)
+        targets, down = select(state.job.tags, others)
+        if not targets and same:
+            return select(None, same)
+        return Selected(targets[:1], down[:1] if not targets else ())
 
     # owed runs, @reboot, reseating
 
@@ -349,7 +363,7 @@ class Scheduler:
             _, key = heapq.heappop(self._owed_heap)
             row = self._state.owed.get(key)
             state = self._state.jobs.get(row.uid) if row else None
-            if row is None or state is None or row.kind == "join":
+            if row is None or state is None or row.kind in ("join", "late"):
                 continue
             alone = not state.open_ids if row.kind == "retry" else self._may_arm(state)
             waits = not alone and state.job.concurrency != "allow"
@@ -368,6 +382,7 @@ class Scheduler:
                     run_id=row.run_id,
                     owed_key=key,
                     env=json.loads(row.env) if row.env else None,
+                    retry_node=row.node_id,
                 )
             )
 

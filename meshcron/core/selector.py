@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -11,29 +12,46 @@ FACT_PREFIX = "meshcron."
 
 
 class Candidate(Struct, frozen=True):
-    """A live member with what can be selected: its tags and facts, and how busy it is."""
+    """A member with what can be selected: its tags and facts, how busy it is, and whether it counts as failed."""
 
     number: int
     tags: dict[str, str]
     facts: dict[str, str]
     running: int = 0
+    failed: bool = False
+    node_id: str = ""
 
 
-def select(tags: Mapping[str, str] | None, candidates: Iterable[Candidate]) -> tuple[int, ...]:
-    """Roster numbers of the members whose tags match all of `tags`, lowest first; no tags = every member.
+class Selected(NamedTuple):
+    """Roster numbers, lowest first."""
 
-    `"web:2"` means at most 2 of them: the lowest count of all tags wins, chosen among the least busy.
+    targets: tuple[int, ...]
+    down: tuple[int, ...]
+    """Those that should run it and have failed: each gets its own record."""
+
+
+def select(tags: Mapping[str, str] | None, candidates: Iterable[Candidate]) -> Selected:
+    """The members whose tags match all of `tags`; no tags = every member.
+
+    `"web:2"` means at most 2 of them: the lowest count of all tags wins, chosen among the least busy that live; members
+    that have failed are named only as far as living ones are lacking.
     """
     wanted = {key: _value_and_count(value) for key, value in (tags or {}).items()}
     matching = [one for one in candidates if all(_has(one, key, value) for key, (value, _) in wanted.items())]
     most = min((count for _, count in wanted.values() if count), default=len(matching))
-    chosen = sorted(matching, key=lambda one: (one.running, one.number))[:most]
-    return tuple(sorted(one.number for one in chosen))
+    chosen = sorted(matching, key=lambda one: (one.failed, one.running, one.number))[:most]
+    targets = tuple(sorted(one.number for one in chosen if not one.failed))
+    return Selected(targets, tuple(sorted(one.number for one in chosen if one.failed)))
 
 
 def _has(one: Candidate, key: str, value: str) -> bool:
     found = one.facts.get(key) if key.startswith(FACT_PREFIX) else one.tags.get(key)
     return found == value
+
+
+def tag_value(text: str) -> str:
+    """What a tag of a job asks for, without its count."""
+    return _value_and_count(text)[0]
 
 
 def _value_and_count(text: str) -> tuple[str, int]:

@@ -83,6 +83,15 @@ class State:
         self.retrying: dict[int, int] = defaultdict(int)
         """How many retries are owed to a job: until they are decided its run is not over."""
         self.members: dict[int, Member] = {}
+        self.roster_index = 0
+        """Index of the last entry that changed who is a member or votes."""
+        self.last_number = 0
+        """The highest roster number ever given: none is given twice."""
+        self.hand_over: tuple[int, int] = (0, 0)
+        """Cluster time of the last hand-over, and how long there is none after it."""
+        self.lived_in = False
+        self.dissolved = ""
+        """The cluster this one dissolved into."""
         self.token_map: dict[str, Token] = {}
 
     @property
@@ -108,7 +117,26 @@ class State:
         state.token_map = {token.id: token for token in loaded.tokens}
         return state
 
+    def take(self, loaded: Loaded) -> None:
+        """Become what a snapshot holds."""
+        self.__dict__.update(State.load(loaded).__dict__)
+
+    def is_virgin(self) -> bool:
+        """Whether nobody has used this cluster yet: no job, no token beyond those of its members."""
+        return not self.lived_in
+
+    def member_of(self, node_id: str) -> Member | None:
+        """A member by its node id."""
+        return next((one for one in self.members.values() if one.node_id == node_id), None)
+
     def _load_meta(self, meta: dict[str, str]) -> None:
+        self.roster_index = int(meta.get("roster", "0"))
+        self.last_number = int(meta.get("number", "0"))
+        self.lived_in = "lived_in" in meta
+        self.dissolved = meta.get("dissolved", "")
+        if "hand_over" in meta:
+            last_us, hold_us = meta["hand_over"].split()
+            self.hand_over = int(last_us), int(hold_us)
         self.cluster = meta.get("cluster", "")
         self.recovered_wall_us = int(meta.get("recovered", "0"))
         if "applied" in meta:

@@ -14,18 +14,37 @@ from meshcron.core.effects import (
     AdoptProcess,
     Alarm,
     Answer,
+    Connect,
     Effect,
     ForgetProcess,
     Halt,
+    InstallSnapshot,
+    Knock,
     Persist,
+    Publish,
     Send,
+    SendSnapshot,
     SignalProcess,
+    StartOver,
     StartProcess,
 )
 from meshcron.model import Instant
 from meshcron.rows import Row
 
-Deferrable = Send | Answer | StartProcess | ForgetProcess
+Deferrable = Send | Answer | StartProcess | ForgetProcess | StartOver
+Immediate = (
+    Send
+    | Publish
+    | SendSnapshot
+    | Knock
+    | Connect
+    | SignalProcess
+    | AdoptProcess
+    | Alarm
+    | Halt
+    | Answer
+    | ForgetProcess
+)
 
 
 class Turn:
@@ -35,6 +54,7 @@ class Turn:
         self.now = now
         self.rows: list[Row] = []
         self._effects: list[tuple[bool, Effect]] = []
+        self._install: InstallSnapshot | None = None
 
     def write(self, *rows: Row) -> None:
         """Rows to be made durable by this turn's Persist."""
@@ -47,9 +67,13 @@ class Turn:
         """Let an effect leave once everything written up to the end of this turn is durable."""
         self._effects.append((True, effect))
 
-    def at_once(self, effect: Send | SignalProcess | AdoptProcess | Alarm | Halt | Answer | ForgetProcess) -> None:
+    def at_once(self, effect: Immediate) -> None:
         """Let an effect leave now: it shows nothing that is not durable already."""
         self._effects.append((False, effect))
+
+    def install(self, index: int, term: int, crc: int) -> None:
+        """Put the snapshot that arrived in the place of catalog and log, behind this turn's rows."""
+        self._install = InstallSnapshot(0, index, term, crc)
 
     def close(self, persists: int) -> tuple[int, list[Effect]]:
         """The number of the last Persist asked for so far (`persists` before this turn) and the effects in order."""
@@ -57,6 +81,9 @@ class Turn:
         if self.rows:
             persists += 1
             effects.append(Persist(persists, tuple(self.rows)))
+        if self._install is not None:
+            persists += 1
+            effects.append(replace(self._install, n=persists))
         for waits, effect in self._effects:
             effects.append(replace(effect, after=persists) if waits else effect)
         return persists, effects

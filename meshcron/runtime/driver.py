@@ -17,7 +17,8 @@ from meshcron.commands import Command
 from meshcron.core import effects
 from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
-from meshcron.core.events import Event, MessageReceived, Persisted, Proposed, Woke
+from meshcron.core.events import Event, HelloHeard, MessageReceived, Persisted, Proposed, Woke
+from meshcron.messages import GateMessage, Hello, Message
 from meshcron.model import Instant, Launch
 from meshcron.rows import Row
 
@@ -31,6 +32,17 @@ class Writer(Protocol):
     """Makes rows durable in the order given, and says so by `Driver.persisted`."""
 
     def submit(self, n: int, rows: tuple[Row, ...]) -> None: ...
+
+
+class Network(Protocol):
+    """Other agents."""
+
+    def send(self, to: str, message: Message) -> None: ...
+    def publish(self, topic: str, message: Message) -> None: ...
+    def connect(self, effect: effects.Connect) -> None: ...
+    def knock(self, effect: effects.Knock) -> None: ...
+    def send_snapshot(self, effect: effects.SendSnapshot) -> None: ...
+    def install_snapshot(self, effect: effects.InstallSnapshot) -> None: ...
 
 
 class Processes(Protocol):
@@ -51,16 +63,20 @@ class Driver:
         node_id: str,
         writer: Writer,
         processes: Processes,
+        network: Network,
         *,
         now: Callable[[], Instant],
         on_halt: Callable[[str], None],
+        on_start_over: Callable[[str], None],
     ) -> None:
         self._agent = agent
         self._node_id = node_id
         self._writer = writer
         self._processes = processes
+        self._network = network
         self._now = now
         self._on_halt = on_halt
+        self._on_start_over = on_start_over
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._inbox: deque[Event] = deque()
@@ -92,6 +108,12 @@ class Driver:
         self._inbox.append(event)
         if not self._handling:
             self._drain()
+
+    def knocked(self, hello: Hello) -> GateMessage:
+        """Somebody at our gate: the answer at once, what follows from it as an event."""
+        answer = self._agent.answer(hello, self._now())
+        self.handle(HelloHeard(hello))
+        return answer
 
     def persisted(self, n: int) -> None:
         """The writer's word: everything up to n is durable."""
@@ -163,7 +185,7 @@ class Driver:
         while self._held and getattr(self._held[0], "after", 0) <= self._durable:
             self._do(self._held.popleft())
 
-    def _do(self, effect: Effect) -> None:
+    def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
         match effect:
             case effects.Persist():
                 self._writer.submit(effect.n, effect.rows)
@@ -171,6 +193,18 @@ class Driver:
                 self._send(effect)
             case effects.Answer():
                 self._answer(effect)
+            case effects.Publish():
+                self._network.publish(effect.topic, effect.message)
+            case effects.Connect():
+                self._network.connect(effect)
+            case effects.Knock():
+                self._network.knock(effect)
+            case effects.SendSnapshot():
+                self._network.send_snapshot(effect)
+            case effects.InstallSnapshot():
+                self._network.install_snapshot(effect)
+            case effects.StartOver():
+                self._on_start_over(effect.why)
             case effects.StartProcess():
                 self._processes.launch(effect.launch)
             case effects.AdoptProcess():
@@ -189,6 +223,8 @@ class Driver:
     def _send(self, effect: effects.Send) -> None:
         if effect.to == self._node_id:
             self._inbox.append(MessageReceived(self._node_id, effect.message))
+        else:
+            self._network.send(effect.to, effect.message)
 
     def _answer(self, effect: effects.Answer) -> None:
         answer = self._answers.pop(effect.call_id, None)

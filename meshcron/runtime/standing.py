@@ -11,11 +11,13 @@ from meshcron import __version__
 from meshcron.commands import PutJob
 from meshcron.core import schedule as grammar
 from meshcron.core.agent import Agent
+from meshcron.messages import MemberInfo
 from meshcron.model import SECOND_US, Execution, Instant, Status
 from meshcron.service import AgentView, Explained, MemberView
 
 ALIVE = 1
-"""Serf's number for a member that is heard."""
+FAILED = 4
+"""Serf's numbers for a member that is heard, and for one that is not."""
 
 WAITING_US = SECOND_US
 """So long after its time an execution may be starting, and the record of that be on its way to the disk."""
@@ -54,49 +56,64 @@ class Standing:
 
     def agent_view(self) -> AgentView:
         """This agent and its place in the cluster."""
-        state, facts = self._agent.state, self._facts
+        agent, facts = self._agent, self._facts
+        names = {one.node_id: one.name for one in agent.roster()}
         return AgentView(
             name=facts.name,
             version=__version__,
-            tags=self._agent.tags,
-            cluster=state.cluster,
+            tags=agent.tags,
+            cluster=agent.cluster,
             fingerprint=facts.fingerprint,
-            term=self._agent.ledger.term,
+            term=agent.ledger.term,
             generation=0,
-            leader=facts.name if self._agent.leading else "",
-            commit_index=self._agent.ledger.commit_index,
-            applied_index=state.applied[0],
-            jobs=len(state.jobs),
-            open_executions=len(state.open),
-            paused=state.paused,
+            leader=names.get(agent.leader, ""),
+            commit_index=agent.ledger.commit_index,
+            applied_index=agent.state.applied[0],
+            jobs=len(agent.state.jobs),
+            open_executions=len(agent.state.open),
+            paused=agent.state.paused,
             encrypted=True,
             started_wall_us=facts.started_wall_us,
             warnings=facts.warnings,
         )
 
     def member_views(self) -> Sequence[MemberView]:
-        """Every member, by name: the one agent."""
-        facts = self._facts
-        return [
-            MemberView(
-                node_id=member.node_id,
-                name=member.name,
-                address=facts.address,
-                port=facts.port,
-                tags=self._agent.tags,
-                facts=facts.machine,
-                status=ALIVE,
-                voter=member.voter,
-                leader=self._agent.leading,
-                version=__version__,
-                running=self._agent.runner.running,
-            )
-            for member in sorted(self._agent.state.members.values(), key=lambda member: member.name)
-        ]
+        """Every member, by name, as committed and as last heard here."""
+        return [self._member_view(one) for one in sorted(self._agent.roster(), key=lambda one: one.name)]
+
+    def _member_view(self, member: MemberInfo) -> MemberView:
+        agent, facts, now = self._agent, self._facts, self._now()
+        own = member.node_id == facts.node_id
+        beat = agent.membership.beat_of(member.node_id)
+        endpoint = member.endpoint
+        failed = not own and (member.node_id in agent.membership.failed or beat is None)
+        return MemberView(
+            node_id=member.node_id,
+            name=member.name,
+            address=facts.address if own else endpoint.host if endpoint else "",
+            port=facts.port if own else endpoint.mesh_port if endpoint else 0,
+            tags=agent.tags if own else beat.profile.tags if beat else {},
+            facts=facts.machine if own else beat.profile.facts if beat else {},
+            status=FAILED if failed else ALIVE,
+            voter=member.voter,
+            leader=member.node_id == agent.leader,
+            version=__version__ if own else beat.profile.version if beat else "",
+            running=agent.runner.running if own else beat.running if beat else 0,
+            clock_skew_ms=0 if own or not beat else self._skew_ms(member.node_id, beat.wall_us, now),
+        )
+
+    def _skew_ms(self, node_id: str, wall_us: int, now: Instant) -> int:
+        """How far a member's wall clock is ahead of ours."""
+        return (wall_us + self._agent.membership.silent_us(node_id, now.boot_us) - now.wall_us) // 1000
 
     def why_not_ready(self) -> str | None:
-        """None while this agent can take writes."""
-        return None if self._agent.leading else "no leader yet: this agent is starting"
+        """None while writes are taken: here, or by a leader this agent knows."""
+        agent = self._agent
+        if agent.leading or (agent.leader and agent.leader != self._facts.node_id):
+            return None
+        if not agent.cluster:
+            return "this agent is looking for its cluster"
+        return "no leader at the moment"
 
     def why_waiting(self, execution: Execution) -> str:
         """Why an execution whose time has come has not started; "" where it is not ours to say, or not so."""

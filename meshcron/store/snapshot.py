@@ -17,6 +17,9 @@ from meshcron.store.shapes import BY_TABLE, CATALOG, KeyedRow, Shape
 CHUNK_BYTES = 256 * 1024
 """A chunk ends with the row that passes this; with the largest row it stays under an Append's 512 KiB."""
 
+READ_ERRORS = (sqlite3.Error,)
+"""What reading a snapshot may raise besides OSError."""
+
 _ROWS_FETCHED = 64
 """Between two looks at the size of a chunk."""
 

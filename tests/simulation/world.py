@@ -15,9 +15,10 @@ import msgspec
 from meshcron import commands, rows
 from meshcron.core import effects, events
 from meshcron.core import schedule as grammar
-from meshcron.core.agent import Agent, Settings
+from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
-from meshcron.core.events import Event
+from meshcron.core.events import Event, SnapshotArrived
+from meshcron.core.settings import Settings
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Job
 from meshcron.rows import BallotRow, Loaded, LogRow, MarkRow
 
@@ -30,6 +31,8 @@ class Disk:
 
     def __init__(self) -> None:
         self.log: dict[int, LogRow] = {}
+        self.last_index = 0
+        self.offered: tuple[dict[str, Execution], int] = ({}, 0)
         self.tables: dict[str, dict[object, rows.Row]] = defaultdict(dict)
         self.executions: dict[str, Execution] = {}
         self.ballot = BallotRow(0, "")
@@ -42,15 +45,23 @@ class Disk:
     def _write(self, row: rows.Row) -> None:  # noqa: C901, PLR0912 - one arm a kind of row
         match row:
             case rows.LogRow():
-                assert row.index == max(self.log, default=row.index - 1) + 1, "the log has a gap"
+                last = self.last_index or row.index - 1
+                assert row.index <= last + 1, "the log has a gap"
+                for index in range(row.index, last + 1):
+                    del self.log[index]
                 self.log[row.index] = row
+                self.last_index = row.index
             case rows.LogCut():
                 self.log = {index: kept for index, kept in self.log.items() if index > row.index}
             case rows.BallotRow():
-                assert row.term > self.ballot.term, "a second vote in one term"
+                before = self.ballot
+                again = row.term == before.term and before.voted_for in ("", row.voted_for)
+                assert row.term > before.term or again, f"2: a second vote in term {row.term}"
                 self.ballot = row
             case rows.MarkRow():
                 assert row.cluster_us >= self.mark.cluster_us, "the mark of cluster time fell"
+                fence, old = (row.generation, row.term), (self.mark.generation, self.mark.term)
+                assert fence >= old, "9: the fence fell"
                 self.mark = row
             case rows.MetaRow():
                 self.tables["meta"][row.key] = row
@@ -63,7 +74,7 @@ class Disk:
             case rows.OwedRow():
                 self.tables["owed"][row.key] = row
             case rows.MemberRow():
-                self.tables["members"][row.member.number] = row
+                self.tables["members"][row.member.node_id] = row
             case rows.TokenRow():
                 self.tables["tokens"][row.token.id] = row
             case rows.SeenRow():
@@ -78,6 +89,30 @@ class Disk:
                         self.tables[row.table].pop(key, None)
             case rows.DropHistory():
                 self._drop_history(row)
+
+    def install(self, snapshot: SnapshotArrived) -> None:
+        """A snapshot in the place of catalog and log."""
+        executions, index = self.offered
+        assert index == snapshot.index
+        kept = {name: self.tables[name] for name in ("seen", "specs")}
+        self.tables = defaultdict(dict, kept)
+        self.executions = dict(executions)
+        self.log.clear()
+        self.last_index = snapshot.index
+        catalog = snapshot.catalog
+        self.write(tuple(rows.MetaRow(key, value) for key, value in catalog.meta.items()))
+        self.write((*catalog.jobs, *catalog.job_states, *catalog.owed))
+        self.write(tuple(rows.MemberRow(member) for member in catalog.members))
+        self.write(tuple(rows.TokenRow(token) for token in catalog.tokens))
+
+    def start_over(self) -> None:
+        """A dissolved cluster's database is set aside; what the runner knows stays."""
+        kept = {name: self.tables[name] for name in ("seen", "specs")}
+        self.tables = defaultdict(dict, kept)
+        self.executions.clear()
+        self.log.clear()
+        self.last_index = 0
+        self.ballot = BallotRow(0, "")
 
     def _drop_history(self, row: rows.DropHistory) -> None:
         final = [one for one in self.executions.values() if one.uid == row.uid and one.status.final]

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "store": INNER | {"store"},
     "net": INNER | {"net"},
     "notify": INNER | {"notify"},
-    "runtime": INNER | {"core", "store", "net", "runtime", "service"},
+    "runtime": INNER | {"values", "core", "store", "net", "runtime", "service"},
     "service": {"model", "errors", "commands"},
     "api": INNER | {"values", "service", "api"},
     "web": INNER | {"service", "api", "web"},

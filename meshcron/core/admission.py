@@ -1,0 +1,165 @@
+"""How agents of one key find each other: look around, form a cluster, join one, meet another (PROTOCOL 1, 2).
+
+Addresses are hints. Who belongs to the cluster is a committed entry; what a gate says only tells where to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from meshcron.core.effects import Alarm, Knock
+from meshcron.core.turn import Turn
+from meshcron.messages import Hello, Profile, Refused, Wait
+from meshcron.model import SECOND_US, Instant
+
+LOOK_AROUND_US = 2 * SECOND_US
+"""So long a newcomer with a key looks for others before it forms a cluster."""
+
+KNOCK_MIN_US = SECOND_US // 4
+LOOK_US = SECOND_US
+"""How often is asked whether the agents at known addresses are heard."""
+
+KNOCK_MAX_US = 15 * SECOND_US
+"""Between two knocks at a gate that does not lead anywhere: mDNS announces the dead for 75 minutes."""
+
+FORMING_US = 3 * SECOND_US // 2
+"""A newcomer that knocked within this is still forming."""
+
+WAIT_US = 3 * SECOND_US
+"""Having heard of a cluster, a newcomer forms none of its own for so long."""
+
+ADDRESSES_MAX = 1000
+"""Remembered: whoever announces more on mDNS is not helping."""
+
+
+class Address(Struct):
+    """A place where a gate may be."""
+
+    node_id: str = ""
+    next_boot_us: int = 0
+    delay_us: int = KNOCK_MIN_US
+
+
+Phase = Literal["looking", "member"]
+
+
+class Admission:
+    """This agent's way into a cluster, and what it does at its own gate before it is in one."""
+
+    def __init__(self, node_id: str, *, form_at_once: bool, expect: int, eligible: bool) -> None:
+        self._node_id = node_id
+        self._form_at_once = form_at_once
+        self._expect = expect
+        self._eligible = eligible
+        self._addresses: dict[tuple[str, int], Address] = {}
+        self._forming: dict[str, tuple[int, bool]] = {}
+        """Others that look for a cluster: when they were heard, and whether they could form one."""
+        self._looking_boot_us = 0
+        self._wait_until_us = 0
+        self._knock_boot_us = 0
+
+    def start(self, now_boot_us: int) -> None:
+        """The first call."""
+        self._looking_boot_us = now_boot_us
+
+    # addresses
+
+    def found(self, host: str, port: int, node_id: str, now_boot_us: int) -> None:
+        """Discovery says a gate is there: try it soon."""
+        self.learn(host, port, node_id, now_boot_us)
+        if known := self._addresses.get((host, port)):
+            known.delay_us = KNOCK_MIN_US
+            known.next_boot_us = min(known.next_boot_us, now_boot_us + KNOCK_MIN_US)
+            self._knock_boot_us = min(self._knock_boot_us, known.next_boot_us)
+
+    def learn(self, host: str, port: int, node_id: str, now_boot_us: int) -> None:
+        """Somebody's gate may be there: a new address is tried at once, a known one when its time comes."""
+        if node_id == self._node_id or not port:
+            return
+        known = self._addresses.get((host, port))
+        if known is not None:
+            known.node_id = node_id or known.node_id
+        elif len(self._addresses) < ADDRESSES_MAX:
+            self._addresses[host, port] = Address(node_id, now_boot_us)
+            self._knock_boot_us = min(self._knock_boot_us, now_boot_us)
+
+    def next_wakeup(self, now: Instant, *, member: bool) -> int | None:
+        """On the suspend-counting clock: the next knock, or the moment to form."""
+        wishes = [self._knock_boot_us] if self._addresses else []
+        if not member and self._eligible:
+            ready = max(self._looking_boot_us + LOOK_AROUND_US, self._wait_until_us)
+            wishes.append(ready if ready > now.boot_us else now.boot_us + KNOCK_MIN_US)
+        return min(wishes, default=None)
+
+    def knock(self, hello: Hello, is_heard: Callable[[str], bool], turn: Turn) -> None:
+        """Knock where somebody may be whom we do not hear."""
+        if turn.now.boot_us < self._knock_boot_us:
+            return
+        for (host, port), one in self._addresses.items():
+            if turn.now.boot_us < one.next_boot_us:
+                continue
+            if one.node_id and is_heard(one.node_id):
+                one.next_boot_us, one.delay_us = turn.now.boot_us + LOOK_US, KNOCK_MIN_US
+                continue
+            turn.at_once(Knock(host, port, hello))
+            one.next_boot_us = turn.now.boot_us + one.delay_us
+            one.delay_us = min(KNOCK_MAX_US if hello.cluster else SECOND_US, one.delay_us * 2)
+        # One that is heard is looked at now and then; whoever falls silent is knocked at from then on.
+        soon = turn.now.boot_us + LOOK_US
+        self._knock_boot_us = min([soon, *(one.next_boot_us for one in self._addresses.values())])
+
+    def answered(self, host: str, port: int, profile: Profile, turn: Turn) -> None:
+        """A gate told whose it is."""
+        if one := self._addresses.get((host, port)):
+            one.node_id = profile.node_id
+            one.delay_us = min(one.delay_us, SECOND_US)
+            if profile.node_id == self._node_id:
+                del self._addresses[host, port]
+        self.learn(profile.endpoint.host or host, profile.endpoint.gate_port, profile.node_id, turn.now.boot_us)
+
+    # looking for a cluster
+
+    def heard_newcomer(self, profile: Profile, now_boot_us: int) -> None:
+        """Another one is looking too."""
+        self._forming[profile.node_id] = now_boot_us, profile.eligible
+        self.learn(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, now_boot_us)
+
+    def heard_of_cluster(self, now_boot_us: int) -> None:
+        """There is a cluster: form none."""
+        self._wait_until_us = now_boot_us + WAIT_US
+
+    def should_form(self, now_boot_us: int) -> bool:
+        """Whether this newcomer forms a cluster now: nobody is there to join, and it has the lowest id of those that
+        look around."""
+        if not self._eligible:
+            return False
+        if self._form_at_once:
+            return True
+        if now_boot_us < max(self._looking_boot_us + LOOK_AROUND_US, self._wait_until_us):
+            return False
+        forming = {one: able for one, (seen, able) in self._forming.items() if now_boot_us - seen <= FORMING_US}
+        if len(forming) + 1 < self._expect:
+            return False
+        return all(self._node_id < other for other, able in forming.items() if able)
+
+    def answer_as_newcomer(self, profile: Profile) -> Wait:
+        """At our gate while we have no cluster."""
+        return Wait(profile, "", "looking for a cluster too")
+
+
+def refused(message: Refused, turn: Turn) -> None:
+    """A gate sent us away: a person has to act."""
+    turn.at_once(Alarm("refused", f"a member refuses this agent: {message.why}"))
+
+
+def meets(ours: str, our_virgin: bool, theirs: str, their_virgin: bool) -> Literal["stay", "dissolve", "alarm"]:
+    """Two clusters of one key have met: what ours does. A virgin one dissolves into a lived-in one; between two virgins
+    the larger id; two lived-in ones never merge by themselves."""
+    if not our_virgin:
+        return "stay" if their_virgin else "alarm"
+    if not their_virgin or ours > theirs:
+        return "dissolve"
+    return "stay"

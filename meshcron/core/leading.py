@@ -1,0 +1,462 @@
+"""What an agent does while it leads: answer calls, decide ticks, give orders, gather outcomes, watch over members.
+
+One object a term: whatever it waited for is void when the term ends, and the next leader finds all it needs in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from meshcron import commands, entries
+from meshcron.core.catalog import Applied, DecideAgain
+from meshcron.core.clocks import ClusterClock, agreed_wall_us
+from meshcron.core.dispatch import Dispatch
+from meshcron.core.effects import Alarm, Answer
+from meshcron.core.ledger import Ledger
+from meshcron.core.membership import Membership
+from meshcron.core.proposals import Proposals
+from meshcron.core.roster import Health, next_voters
+from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
+from meshcron.core.selector import Candidate
+from meshcron.core.settings import Settings
+from meshcron.core.state import State
+from meshcron.core.turn import Turn
+from meshcron.core.voter import Committed
+from meshcron.entries import Entry
+from meshcron.errors import MeshcronError, NoLeader, OutcomeUnknown
+from meshcron.messages import (
+    Admit,
+    Fence,
+    Profile,
+    Result,
+    ResultItem,
+    RunAck,
+    StartedItem,
+    StartedReport,
+    StopAck,
+)
+from meshcron.model import SECOND_US, Instant, Member
+from meshcron.rows import Row
+
+WATCH_US = SECOND_US
+"""How often clocks, roster and the fate of silent agents are looked at."""
+
+STARTED_DELAY_US = 100_000
+"""How long a Started is held back: most commands end before it, and then their Result says it all."""
+
+RESULTS_BYTES_MAX = 200_000
+"""Of one Results entry, below the 256 KiB of an entry."""
+
+TRIES_MAX = 50
+"""How often a call is decided anew because the state moved on meanwhile."""
+
+NAME_SILENCE_US = 30 * SECOND_US
+"""A name is free for a newcomer once its holder has been silent for so long (PROTOCOL 1)."""
+
+ADMIT_US = 2 * SECOND_US
+"""An admission not seen applied within this is proposed again."""
+
+HAND_OVER_STABLE_US = 30 * SECOND_US
+"""A voter of higher priority is made way for once it has been heard for so long (PROTOCOL 4)."""
+
+HEARING_US = 10 * SECOND_US
+"""After a cold start members are given so long to be heard before ticks are decided without them (PROTOCOL 6)."""
+
+HEARING_NEW_US = 3 * SECOND_US // 2
+"""The same for a new leader; what falls due meanwhile was armed by the old one."""
+
+
+class Call(Struct):
+    """A command on its way through the log."""
+
+    call_id: str
+    command: commands.Command
+    tries: int = 0
+
+
+class Leading:
+    """One term of leadership."""
+
+    def __init__(
+        self, settings: Settings, state: State, clock: ClusterClock, ledger: Ledger, membership: Membership
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._clock = clock
+        self._ledger = ledger
+        self._membership = membership
+        self._scheduler = Scheduler(state, clock, settings.horizon_us)
+        self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us)
+        self._proposals = Proposals(state, clock, self._scheduler)
+        self.ready = False
+        """The term's first entry is applied: the state is current, decisions may be taken."""
+        self.tags = settings.tags
+        self.running = 0
+        """Executions that hold a slot here; the agent keeps both current."""
+        self._led_boot_us = 0
+        self._watched_boot_us = 0
+        self._cold = False
+        """Some members were never heard since we began to lead, and it is early yet."""
+        self._calls: dict[int, Call] = {}
+        self._again: list[Call] = []
+        self._about: dict[int, set[int]] = {}
+        """Which jobs an entry of ours on its way through the log is about."""
+        self._results: list[tuple[str, ResultItem]] = []
+        self._started: dict[str, StartedItem] = {}
+        self._started_boot_us = 0
+        self._pruning: set[int] = set()
+        self._admitting: dict[str, int] = {}
+        self._stepping = False
+        self._disagree = False
+        self._reshaping = False
+        """A Roster or HandOver entry of ours is on its way."""
+
+    # the term's beginning and end
+
+    def open(self, turn: Turn, first: Iterable[Entry]) -> None:
+        """Elected: the term's first entries. They are one Persist, so that none is there without the others."""
+        self._led_boot_us = self._watched_boot_us = turn.now.boot_us
+        now_us = self._clock.cluster_us(turn.now)
+        self._ledger.propose(entries.Noop(now_us, turn.now.wall_us, self._clock.offset_us), turn)
+        for entry in first:
+            self._ledger.propose(entry, turn)
+
+    def begin(self, turn: Turn) -> None:
+        """The first entry is applied: act on the state from here on."""
+        self.ready = True
+        self._name_candidates(turn)
+        self._dispatch.lead(Fence(self._settings.generation, self._ledger.term), turn)
+        self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
+
+    def end(self, turn: Turn) -> None:
+        """No longer leader: calls that stand in the log may take effect or not."""
+        for call in self._calls.values():
+            turn.at_once(Answer(call.call_id, OutcomeUnknown("the leader changed; the write may still take effect")))
+        for call in self._again:
+            turn.at_once(Answer(call.call_id, NoLeader("this agent does not lead any more")))
+
+    # time
+
+    def next_wakeup(self, now: Instant) -> int:
+        """On the suspend-counting clock."""
+        wishes = [self._watched_boot_us + WATCH_US]
+        if not self.ready:
+            return wishes[0]
+        if self._again:
+            wishes.append(now.boot_us)
+        if self._started and not self._ledger.syncing:  # else Persisted will find them
+            wishes.append(self._started_boot_us + STARTED_DELAY_US)
+        if (repeat := self._dispatch.next_wakeup()) is not None:
+            wishes.append(repeat)
+        if not self._cold and not self._stepping and (tick := self._scheduler.next_wakeup(now)) is not None:
+            wishes.append(tick)
+        return min(wishes)
+
+    def woke(self, turn: Turn) -> None:
+        """Timers."""
+        if not self.ready:
+            self._watched_boot_us = max(self._watched_boot_us, turn.now.boot_us - WATCH_US // 2)
+            return
+        self._dispatch.woke(turn)
+        if turn.now.boot_us >= self._watched_boot_us + WATCH_US:
+            self._watched_boot_us = turn.now.boot_us
+            self._watch_clocks(turn)
+            self._watch_roster(turn)
+            self._watch_silent(turn)
+
+    def judge(self, turn: Turn) -> bool:
+        """Decide who has failed; True when that changed."""
+        nodes = frozenset(member.node_id for member in self._state.members.values())
+        changed = self._membership.judge(nodes, self._led_boot_us, turn.now.boot_us)
+        if self.ready:
+            self._name_candidates(turn)
+        return changed
+
+    def _name_candidates(self, turn: Turn) -> None:
+        """Who may be chosen for a run, as they last described themselves."""
+        found: list[Candidate] = []
+        failed = self._membership.failed
+        for number, member in self._state.members.items():
+            if member.node_id == self._settings.node_id:
+                found.append(Candidate(number, self.tags, self._settings.facts, self.running, node_id=member.node_id))
+            elif beat := self._membership.beat_of(member.node_id):
+                profile = beat.profile
+                found.append(
+                    Candidate(
+                        number, profile.tags, profile.facts, beat.running, member.node_id in failed, member.node_id
+                    )
+                )
+        self._scheduler.candidates = found
+        early = turn.now.boot_us < max(
+            self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
+        )
+        self._cold = early and len(found) < len(self._state.members)
+
+    def tags_changed(self, tags: dict[str, str], turn: Turn) -> None:
+        """This agent's own tags."""
+        self.tags = tags
+        if self.ready:
+            self._name_candidates(turn)
+
+    # watching
+
+    def _watch_clocks(self, turn: Turn) -> None:
+        if self._stepping or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        wall_us = agreed_wall_us(self._walls_us(turn), len(self._ledger.voters))
+        if wall_us is None:
+            if not self._disagree:
+                turn.at_once(Alarm("clocks_disagree", "the voters' clocks do not agree within 2 s; wall time is kept"))
+            self._disagree = True
+            return
+        self._disagree = False
+        step_us = self._clock.slew(turn.now, wall_us)
+        if step_us:
+            self._stepping = True
+            offset_us = self._clock.offset_us
+            entry = entries.ClockStep(self._clock.cluster_us(turn.now), wall_us, offset_us, offset_us + step_us)
+            self._ledger.propose(entry, turn)
+            turn.at_once(Alarm("clock_step", f"the wall clock stepped by {step_us / SECOND_US:+.1f} s"))
+
+    def _walls_us(self, turn: Turn) -> list[int]:
+        """What the voters' wall clocks show now."""
+        now_us = turn.now.boot_us
+        walls = [turn.now.wall_us] if self._settings.node_id in self._ledger.voters else []
+        heard = (one for one in sorted(self._ledger.voters) if self._membership.is_heard(one, now_us))
+        beats = ((node_id, self._membership.beat_of(node_id)) for node_id in heard)
+        others = [beat.wall_us + self._membership.silent_us(node_id, now_us) for node_id, beat in beats if beat]
+        return walls + others
+
+    def _watch_roster(self, turn: Turn) -> None:
+        if self._reshaping or not self._ledger.roster_may_change() or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        health = self._health(turn)
+        own, stable_us = self._settings.node_id, self._settings.timing.stable_us
+        voters = next_voters(own, self._ledger.voters, self._state.members, health, stable_us)
+        if voters is not None:
+            self._reshaping = True
+            self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
+            return
+        last_us, hold_us = self._state.hand_over
+        if self._clock.cluster_us(turn.now) < last_us + hold_us:
+            return
+        priorities = {member.node_id: member.priority for member in self._state.members.values()}
+        better = self._ledger.hand_over_to(priorities, health, HAND_OVER_STABLE_US)
+        if better:
+            self._reshaping = True
+            self._ledger.propose(entries.HandOver(better, self._clock.cluster_us(turn.now)), turn)
+
+    def _health(self, turn: Turn) -> dict[str, Health]:
+        now_us, own = turn.now.boot_us, self._settings.node_id
+        return {
+            member.node_id: Health(
+                self._membership.silent_us(member.node_id, now_us),
+                self._membership.stable_us(member.node_id, now_us),
+                self._ledger.lag(member.node_id),
+            )
+            for member in self._state.members.values()
+            if member.node_id != own
+        }
+
+    def _watch_silent(self, turn: Turn) -> None:
+        members = {member.node_id for member in self._state.members.values()}
+
+        def silent_us(node_id: str) -> int:
+            if node_id == self._settings.node_id:
+                return 0
+            since_us = self._membership.silent_us(node_id, turn.now.boot_us)
+            # A leader counts from its own beginning: before, it may have heard nothing for reasons of its own.
+            return min(since_us, turn.now.boot_us - self._led_boot_us) if node_id in members else 1 << 62
+
+        waiting = {item.execution_id for _, item in self._results}
+        lost = self._dispatch.lost(silent_us, turn)
+        self._results += [("", item) for item in lost if item.execution_id not in waiting]
+
+    # admission
+
+    def admit(self, message: Admit, turn: Turn) -> None:
+        """Somebody with the key knocked: commit it as a member."""
+        profile = message.profile
+        if not self.ready or self._state.dissolved or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        since = self._admitting.get(profile.node_id)
+        if self._state.member_of(profile.node_id) or (since and turn.now.boot_us - since < ADMIT_US):
+            return
+        if any(turn.now.boot_us - at < ADMIT_US for at in self._admitting.values()):
+            return  # one at a time: each takes the next number
+        replaces = self._silent_holder(profile, turn)
+        if replaces is None:
+            return
+        self._admitting = {profile.node_id: turn.now.boot_us}
+        member = Member(
+            node_id=profile.node_id,
+            name=profile.name,
+            number=self._state.last_number + 1,
+            public_key=profile.public_key,
+            priority=profile.priority,
+            eligible=profile.eligible,
+            voter=False,
+        )
+        tokens = (message.token,) if message.token else ()
+        self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
+
+    def _silent_holder(self, profile: Profile, turn: Turn) -> int | None:
+        """The number of the silent member whose name a newcomer takes, -1 where the name is free, None = it lives."""
+        holder = next((one for one in self._state.members.values() if one.name == profile.name), None)
+        if holder is None:
+            return -1
+        alive = holder.node_id == self._settings.node_id
+        silent_us = self._membership.silent_us(holder.node_id, turn.now.boot_us)
+        return None if alive or silent_us < NAME_SILENCE_US else holder.number
+
+    # outcomes
+
+    def run_ack(self, message: RunAck, turn: Turn) -> None:
+        """Answers to orders."""
+        self._results += [("", item) for item in self._dispatch.run_ack(message, turn)]
+
+    def stop_ack(self, message: StopAck) -> None:
+        """Answers to stops."""
+        self._results += [("", item) for item in self._dispatch.stop_ack(message)]
+
+    def started(self, message: StartedReport, turn: Turn) -> None:
+        """Processes run."""
+        if not self._started:
+            self._started_boot_us = turn.now.boot_us
+        self._started.update({item.execution_id: item for item in message.items})
+
+    def result(self, sender: str, message: Result) -> None:
+        """Final words from an outbox; it repeats them until they are acknowledged."""
+        self._results += [(sender, item) for item in message.items]
+
+    def decide(self, turn: Turn) -> None:
+        """At the end of each turn: whatever can be proposed now."""
+        if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        self._retry_calls(turn)
+        self._flush_outcomes(turn)
+        if not self._stepping and not self._cold:
+            for uids, entry in self._scheduler.decide(turn.now):
+                self._propose(entry, turn, uids)
+
+    def _propose(self, entry: Entry, turn: Turn, uids: set[int]) -> None:
+        index = self._ledger.propose(entry, turn)
+        if uids:
+            self._about[index] = uids
+            self._scheduler.proposed(uids, index)
+
+    def _flush_outcomes(self, turn: Turn) -> None:
+        """Outcomes gather while the log is being written, so that under load one entry carries many."""
+        if self._results and not self._ledger.syncing:
+            self._flush_results(turn)
+        due = turn.now.boot_us >= self._started_boot_us + STARTED_DELAY_US
+        if self._started and due and not self._ledger.syncing:
+            self._ledger.propose(entries.Started(tuple(self._started.values())), turn)
+            self._started.clear()
+
+    def _flush_results(self, turn: Turn) -> None:
+        sender, size = self._results[0][0], 0
+        items: list[ResultItem] = []
+        for at, (whose, item) in enumerate(self._results):
+            size += len(msgspec.json.encode(item))
+            if items and (whose != sender or size > RESULTS_BYTES_MAX):
+                del self._results[:at]
+                break
+            items.append(item)
+            self._started.pop(item.execution_id, None)
+        else:
+            self._results.clear()
+        self._ledger.propose(entries.Results(self._clock.cluster_us(turn.now), tuple(items), sender), turn)
+
+    # calls
+
+    def propose_call(self, call: Call, turn: Turn) -> None:
+        """A command: into the log, or refused."""
+        if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
+            turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
+            return
+        call.tries += 1
+        if self._proposals.undecided_tick(call.command, turn.now) and call.tries < TRIES_MAX:
+            self._again.append(call)
+            return
+        index = 0
+        try:
+            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id):
+                index = self._ledger.propose(entry, turn)
+        except MeshcronError as refused:
+            turn.after_writes(Answer(call.call_id, refused))
+            return
+        self._calls[index] = call
+
+    def _retry_calls(self, turn: Turn) -> None:
+        again, self._again = self._again, []
+        for call in again:
+            self.propose_call(call, turn)
+
+    def _answer(self, index: int, outcome: object, turn: Turn) -> None:
+        call = self._calls.pop(index, None)
+        if call is None:
+            return
+        if isinstance(outcome, DecideAgain):
+            if call.tries < TRIES_MAX:
+                self._again.append(call)
+                return
+            outcome = NoLeader("the job changes all the time; try again")
+        turn.after_writes(Answer(call.call_id, outcome))
+        put = call.command
+        if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
+            self.propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name)), turn)
+
+    # what an applied entry asks of the leader
+
+    def applied(self, committed: Committed, applied: Applied, rows: list[Row], turn: Turn) -> None:
+        """An entry is applied."""
+        entry = committed.entry
+        self._dispatch.closed(applied.closed)
+        self._dispatch.opened(applied.opened, turn)
+        if applied.stopping:
+            self._dispatch.stopping(applied.stopping, turn)
+        self._scheduler.touched(applied.touched | self._about.pop(committed.index, set()))
+        self._scheduler.owed(rows)
+        match entry:
+            case entries.Results():
+                self._dispatch.results_applied(entry, turn)
+            case entries.ClockStep():
+                self._stepping = False
+                self._clock.step(turn.now, entry.to_offset_us)
+                self._scheduler.clock_stepped()
+            case entries.Prune():
+                self._pruning.discard(entry.uid)
+            case entries.MemberPut() | entries.MemberRemove():
+                self._admitting.clear()
+                self._name_candidates(turn)
+            case entries.Roster():
+                self._reshaping = False
+            case entries.HandOver():
+                self._reshaping = False
+                if not isinstance(applied.outcome, DecideAgain):
+                    self._ledger.hand_over(entry.to, turn)
+            case _:
+                pass
+        self._answer(committed.index, applied.outcome, turn)
+        self._prune(applied, turn)
+
+    def _prune(self, applied: Applied, turn: Turn) -> None:
+        if not self._ledger.can_propose(turn.now.boot_us):
+            return
+        for uid in {execution.uid for execution in applied.closed} - self._pruning:
+            state = self._state.jobs.get(uid)
+            if state is None:
+                continue
+            keep = state.job.history.runs
+            if state.recorded > keep + max(SPREAD_HISTORY, keep // SPREAD_HISTORY):
+                self._pruning.add(uid)
+                days_us = state.job.history.days * 86_400 * SECOND_US
+                self._ledger.propose(entries.Prune(uid, keep, self._clock.wall_us(turn.now) - days_us), turn)
+
+    def check(self) -> None:
+        """Invariants of the orders; raises AssertionError with what does not hold."""
+        self._dispatch.check()

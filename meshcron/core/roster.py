@@ -1,0 +1,90 @@
+"""Leader: who should vote. Odd at rest: 1, 3 or 5; one change at a time, committed before the next (PROTOCOL 2).
+
+The majorities of two rosters that differ by one voter overlap (Raft's single-server change), and nothing changes before
+an entry of the own term is committed (its correction of 2015). Hearsay alone never changes who votes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from meshcron.model import SECOND_US, Member
+
+FRESH_US = SECOND_US // 2
+"""A new voter was heard within this at the moment of the change."""
+
+DEAD_US = 600 * SECOND_US
+"""A voter silent for so long is replaced by a live learner."""
+
+LAG_MAX = 100
+"""A learner that lacks more entries than this is not caught up."""
+
+SIZES = (5, 3, 1)
+"""How many voters, the most that there are members for."""
+
+SMALL = 8
+"""Up to so many members everyone eligible holds the log; above, voters and a few learners."""
+
+LEARNERS = 3
+
+
+class Health(Struct, frozen=True):
+    """What the leader knows of a member besides committed facts."""
+
+    silent_us: int
+    """Since it was last heard."""
+    stable_us: int
+    """For how long it has been heard without a gap."""
+    lag: int | None
+    """Entries it lacks; None = it holds no log yet."""
+
+
+def log_holders(members: Mapping[int, Member], voters: frozenset[str]) -> frozenset[str]:
+    """Node ids of those that hold the log."""
+    eligible = [member for member in members.values() if member.eligible]
+    if len(members) <= SMALL:
+        return frozenset(member.node_id for member in eligible) | voters
+    spare = sorted((one for one in eligible if one.node_id not in voters), key=lambda one: one.number)
+    return voters | {one.node_id for one in spare[:LEARNERS]}
+
+
+def next_voters(
+    leader: str, voters: frozenset[str], members: Mapping[int, Member], health: Mapping[str, Health], stable_us: int
+) -> frozenset[str] | None:
+    """The next single change of who votes; None = it is right as it is. Nobody votes before it was heard for
+    `stable_us` without a gap."""
+    eligible = {one.node_id: one for one in members.values() if one.eligible}
+    away = sorted(voters - eligible.keys() - {leader})
+    if away:
+        return voters - {away[0]}
+    dead = sorted(one for one in voters - {leader} if one in health and health[one].silent_us >= DEAD_US)
+    ready = sorted(
+        (one for id_, one in eligible.items() if id_ not in voters and _is_ready(health.get(id_), stable_us)),
+        key=lambda one: (-one.priority, one.number),
+    )
+    if len(voters) % 2 == 0:
+        return _make_odd(leader, voters, dead, ready)
+    if dead and ready:
+        return voters | {ready[0].node_id}
+    alive = len(voters) - len(dead)
+    target = next(size for size in SIZES if size <= max(1, alive + len(ready)))
+    if len(voters) < target and len(ready) >= 2:
+        return voters | {ready[0].node_id}
+    return None
+
+
+def _make_odd(leader: str, voters: frozenset[str], dead: list[str], ready: list[Member]) -> frozenset[str] | None:
+    """The second half of a change: it follows the first at once."""
+    if dead:
+        return voters - {dead[0]}
+    if ready and len(voters) < SIZES[0]:
+        return voters | {ready[0].node_id}
+    return voters - {min(voters - {leader})}
+
+
+def _is_ready(health: Health | None, stable_us: int) -> bool:
+    if health is None or health.lag is None:
+        return False
+    return health.lag <= LAG_MAX and health.silent_us <= FRESH_US and health.stable_us >= stable_us

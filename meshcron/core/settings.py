@@ -1,0 +1,45 @@
+"""What an agent is told at start and never changes while it runs."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from meshcron.core.timing import LAN, Timing
+from meshcron.messages import Endpoint
+from meshcron.model import Token
+
+NOWHERE = Endpoint("", 0, 0, 0)
+"""An agent that listens nowhere: alone, in tests."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """From the configuration, the data directory and the sockets."""
+
+    node_id: str
+    name: str
+    session: int
+    """The number of this start (PROTOCOL 1)."""
+    tags: dict[str, str]
+    facts: dict[str, str]
+    slots: int
+    horizon_us: int
+    cluster: str
+    """Random id for the cluster, used if this agent forms one."""
+    tokens: tuple[Token, ...]
+    """The first tokens, used likewise."""
+    recovering: bool = False
+    """The data directory was salvaged: this agent goes on alone, under a new node id."""
+    public_key: str = ""
+    endpoint: Endpoint = NOWHERE
+    local_token: Token | None = None
+    """This agent's own, committed with its admission."""
+    priority: int = 100
+    eligible: bool = True
+    """False: `voter = never`."""
+    form_at_once: bool = True
+    """No key was given and nobody to join: a first start works at once."""
+    expect: int = 1
+    """Form no cluster before so many agents, this one among them, are there."""
+    timing: Timing = LAN
+    generation: int = 0
+    version: str = ""

@@ -1,0 +1,151 @@
+"""What other agents answer for this one, and what this one answers for them.
+
+A request travels as it came, token included, and is put to the other agent's own API over loopback: one way in, one
+place where rights are checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+
+from meshcron.core.agent import Agent
+from meshcron.errors import NoLeader
+from meshcron.messages import Call
+from meshcron.model import Execution
+from meshcron.runtime.calls import OUTPUT, Answered, Calls
+from meshcron.service import VIA_HEADER, OutputChunk, Told
+
+SHOWN_SECONDS = 1.0
+"""How long a write of the leader's may take to be seen here; then it is answered all the same (PROTOCOL 10, 14)."""
+
+LOOK_SECONDS = 0.002
+"""Between two looks whether it is."""
+
+OUTPUT_BYTES_MAX = 256 * 1024
+"""Of output in one call."""
+
+REQUEST_SECONDS = 6.0
+"""A little longer than the API itself waits for a commit."""
+
+HOP_HEADERS = frozenset({"date", "server", "content-length", "connection", "transfer-encoding", "vary"})
+"""Of an answer: each agent says these for itself."""
+
+ReadOutput = Callable[[str, int, int], OutputChunk]
+"""(execution id, offset, most bytes) -> a piece of output that lies on this machine."""
+
+
+class OtherAgents:
+    """The asking side; what api/ knows as Elsewhere."""
+
+    def __init__(self, agent: Agent, node_id: str, calls: Calls, own_token: str, *, auth_on: bool) -> None:
+        """`own_token`: this agent's local token, sent for callers that need none here (auth off)."""
+        self._agent = agent
+        self._node_id = node_id
+        self._calls = calls
+        self._own_token = own_token
+        self._auth_on = auth_on
+
+    def knows_tokens(self) -> bool:
+        """Whether this agent holds the log, and with it the tokens."""
+        return self._agent.holds_log
+
+    def where(self) -> str:
+        """Node id of the leader, "" = this agent. Raises NoLeader."""
+        if self._agent.leading:
+            return ""
+        leader = self._agent.leader
+        if not leader or leader == self._node_id:
+            raise NoLeader("no leader at the moment; try again")
+        return leader
+
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
+        """Have the leader answer; this agent has applied the write when it returns. Raises NoLeader, OutcomeUnknown."""
+        if not self._auth_on:
+            headers = {**headers, "Authorization": f"Bearer {self._own_token}"}
+        answer = await self._calls.ask(to, method, uri, headers, body)
+        if self._agent.holds_log:
+            await self._shown(answer.applied_index)
+        return Told(answer.status, answer.headers, answer.body)
+
+    async def _shown(self, index: int) -> None:
+        """Whoever writes here reads his write here."""
+        waited = 0.0
+        while self._agent.state.applied[0] < index and waited < SHOWN_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            waited += LOOK_SECONDS
+
+    def ran_here(self, execution: Execution) -> bool:
+        """Whether the output lies on this machine; what ran nowhere has none anywhere."""
+        return execution.node_id in {"", self._node_id}
+
+    async def output(self, execution: Execution, offset: int, most: int) -> OutputChunk:
+        """A piece of output from the agent that ran it; the recorded tail where that agent is gone."""
+        headers = {"offset": str(offset), "most": str(most)}
+        try:
+            answer = await self._calls.ask(execution.node_id, OUTPUT, execution.id, headers)
+        except NoLeader:
+            if offset or not execution.status.final:
+                raise
+            tail = execution.output_tail.encode()
+            return OutputChunk(tail, len(tail), True)
+        if answer.headers.get("ended") == "1" and not answer.body and not offset and execution.status.final:
+            tail = execution.output_tail.encode()
+            return OutputChunk(tail, len(tail), True)
+        return OutputChunk(answer.body, int(answer.headers["next"]), answer.headers["ended"] == "1")
+
+
+class Answering:
+    """The answering side."""
+
+    def __init__(self, agent: Agent, read_output: ReadOutput, url: str, secret: str) -> None:
+        """`url`: of this agent's own API; `secret`: what tells it that a request was passed on (VIA_HEADER)."""
+        self._agent = agent
+        self._read_output = read_output
+        self._url = url
+        self._secret = secret
+
+    async def __call__(self, sender: str, call: Call) -> Answered:
+        """What `sender` asks, for itself or for somebody at its API."""
+        if call.method == OUTPUT:
+            return self._output(sender, call)
+        headers = {**call.headers, VIA_HEADER: f"{self._secret} {sender}"}
+        body = b"".join(call.payload)
+        request = HTTPRequest(
+            self._url + call.path,
+            method=call.method,
+            headers=headers,
+            body=body if body or call.method in {"POST", "PUT", "PATCH"} else None,
+            allow_nonstandard_methods=True,
+            request_timeout=REQUEST_SECONDS,
+            follow_redirects=False,
+            validate_cert=False,  # loopback, to ourselves
+            decompress_response=False,
+        )
+        response = await AsyncHTTPClient().fetch(request, raise_error=False)
+        own = {name: value for name, value in response.headers.get_all() if name.lower() not in HOP_HEADERS}
+        if response.code == 599:  # tornado's number for: no answer at all
+            return _failed("this agent's own API did not answer")
+        return Answered(response.code, own, response.body or b"", self._agent.state.applied[0])
+
+    def _output(self, sender: str, call: Call) -> Answered:
+        """Only one that may hold the log has checked who wants to read."""
+        if not self._agent.may_command(sender):
+            return _failed("only an agent that holds the log may ask for output")
+        offset, most = _whole(call.headers, "offset"), min(_whole(call.headers, "most"), OUTPUT_BYTES_MAX)
+        chunk = self._read_output(call.path, offset, most)
+        headers = {"next": str(chunk.next_offset), "ended": str(int(chunk.ended))}
+        return Answered(200, headers, chunk.data, 0)
+
+
+def _whole(headers: Mapping[str, str], name: str) -> int:
+    text = headers.get(name, "")
+    return int(text[:18]) if text.isascii() and text.isdecimal() else 0
+
+
+def _failed(why: str) -> Answered:
+    error = {"error": {"code": "no_leader", "message": why, "field": "", "hint": "try again"}}
+    return Answered(503, {"Content-Type": "application/json", "Retry-After": "1"}, json.dumps(error).encode(), 0)

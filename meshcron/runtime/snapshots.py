@@ -1,0 +1,208 @@
+"""The catalog on its way to an agent that lacks too much of the log: chunk by chunk, each asked for (PROTOCOL 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+
+from meshcron.core.events import Event, SnapshotArrived, SnapshotSent
+from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
+from meshcron.rows import (
+    BallotRow,
+    ExecutionRow,
+    JobRow,
+    JobStateRow,
+    Loaded,
+    MarkRow,
+    MemberRow,
+    MetaRow,
+    OwedRow,
+    TokenRow,
+)
+from meshcron.store.shapes import KeyedRow
+from meshcron.store.snapshot import READ_ERRORS, Chunk, Snapshot, is_whole, open_chunk
+
+STALLED_SECONDS = 10.0
+"""A snapshot that nobody asked to go on with for so long is given up; it holds the `-wal` open."""
+
+REPEAT_SECONDS = 1.0
+"""A chunk unanswered for so long is sent again."""
+
+log = structlog.get_logger("meshcron")
+
+
+class Sending(Struct):
+    """One snapshot on its way out."""
+
+    term: int
+    index: int
+    snapshot: Snapshot
+    chunks: Iterator[Chunk]
+    current: Chunk
+    asked_at: float
+
+
+class Arriving(Struct):
+    """One snapshot on its way in."""
+
+    sender: str
+    term: int
+    index: int
+    chunks: list[Chunk]
+
+
+class Snapshots:
+    """Both ends. `now` counts seconds; everything is called on the loop's thread."""
+
+    def __init__(self, database: Path, send: Callable[[str, Message], None], now: Callable[[], float]) -> None:
+        self._database = database
+        self._send = send
+        self._now = now
+        self._handle: Callable[[Event], None] = lambda _: None
+        self._sending: dict[str, Sending] = {}
+        self._arriving: Arriving | None = None
+        self.whole: tuple[Chunk, ...] = ()
+        """The chunks of the snapshot that last arrived, for the writer."""
+
+    def start(self, handle: Callable[[Event], None]) -> None:
+        """From now on events go there."""
+        self._handle = handle
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        for one in self._sending.values():
+            one.snapshot.close()
+        self._sending.clear()
+
+    # out
+
+    def send(self, to: str, term: int) -> None:
+        """Begin; ends with SnapshotSent."""
+        self._end(to)
+        snapshot = Snapshot(self._database)
+        try:
+            snapshot.start()
+            chunks = snapshot.chunks()
+            first = next(chunks)
+            index = int(snapshot.meta["applied"].split()[0])
+        except (*READ_ERRORS, KeyError, ValueError):
+            log.exception("a snapshot cannot be read")
+            snapshot.close()
+            self._handle(SnapshotSent(to, arrived=False))
+            return
+        self._sending[to] = Sending(term, index, snapshot, chunks, first, self._now())
+        self._send_chunk(to)
+
+    def wanted(self, sender: str, message: SnapshotWanted) -> None:
+        """The receiver asks for a chunk: the next one, or the same again; after the last it has all."""
+        one = self._sending.get(sender)
+        if one is None or message.index != one.index:
+            return
+        one.asked_at = self._now()
+        if message.number == one.current.number + 1:
+            if one.current.last:
+                self._end(sender)
+                self._handle(SnapshotSent(sender, arrived=True))
+                return
+            one.current = next(one.chunks)
+        self._send_chunk(sender)
+
+    async def watch(self) -> None:
+        """For as long as the agent runs: repeat what was not answered, give up what stalls."""
+        while True:
+            await asyncio.sleep(REPEAT_SECONDS)
+            self._look()
+
+    def _look(self) -> None:
+        for to, one in list(self._sending.items()):
+            waited = self._now() - one.asked_at
+            if waited > STALLED_SECONDS:
+                self._end(to)
+                self._handle(SnapshotSent(to, arrived=False))
+            elif waited > REPEAT_SECONDS:
+                self._send_chunk(to)
+
+    def _send_chunk(self, to: str) -> None:
+        one = self._sending[to]
+        chunk = one.current
+        message = SnapshotChunk(
+            term=one.term,
+            index=one.index,
+            number=chunk.number,
+            table=chunk.table,
+            sha256=chunk.sha256,
+            last=chunk.last,
+            payload=(chunk.rows,),
+        )
+        self._send(to, message)
+
+    def _end(self, to: str) -> None:
+        if one := self._sending.pop(to, None):
+            one.snapshot.close()
+
+    # in
+
+    def chunk(self, sender: str, message: SnapshotChunk) -> None:
+        """A piece; the core hears of it once it is whole, and judges its sender then."""
+        if len(message.payload) != 1:
+            return
+        arriving = self._arriving
+        if arriving is None or (arriving.sender, arriving.index) != (sender, message.index):
+            if message.number:
+                return
+            arriving = self._arriving = Arriving(sender, message.term, message.index, [])
+        if message.number == len(arriving.chunks):
+            chunk = Chunk(
+                number=message.number,
+                table=message.table,
+                rows=message.payload[0],
+                sha256=message.sha256,
+                last=message.last,
+            )
+            if not _is_sound(chunk):
+                return
+            arriving.chunks.append(chunk)
+        self._send(sender, SnapshotWanted(message.index, len(arriving.chunks)))
+        if message.last and is_whole(arriving.chunks):
+            self._arriving = None
+            self._arrived(arriving)
+
+    def _arrived(self, arriving: Arriving) -> None:
+        try:
+            catalog = catalog_of([row for chunk in arriving.chunks for row in open_chunk(chunk)])
+            index, term, crc = (int(part) for part in catalog.meta["applied"].split())
+        except (ValueError, KeyError):
+            log.exception("a snapshot is malformed", sender=arriving.sender)
+            return
+        self.whole = tuple(arriving.chunks)
+        self._handle(SnapshotArrived(arriving.sender, arriving.term, index, term, crc, catalog))
+
+
+def _is_sound(chunk: Chunk) -> bool:
+    digest = hashlib.sha256(f"{chunk.number}:{chunk.table}:".encode() + chunk.rows).hexdigest()
+    return digest == chunk.sha256
+
+
+def catalog_of(found: list[KeyedRow]) -> Loaded:
+    """The rows of a snapshot as an agent reads them at start; log, ballot and the runner's own are not in it."""
+    return Loaded(
+        ballot=BallotRow(0, ""),
+        log=[],
+        meta={row.key: row.value for row in found if isinstance(row, MetaRow)},
+        jobs=[row for row in found if isinstance(row, JobRow)],
+        job_states=[row for row in found if isinstance(row, JobStateRow)],
+        open_executions=[
+            row.execution for row in found if isinstance(row, ExecutionRow) and not row.execution.status.final
+        ],
+        owed=[row for row in found if isinstance(row, OwedRow)],
+        members=[row.member for row in found if isinstance(row, MemberRow)],
+        tokens=[row.token for row in found if isinstance(row, TokenRow)],
+        seen=[],
+        specs=[],
+        mark=MarkRow(0, 0, 0),
+    )

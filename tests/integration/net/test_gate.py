@@ -1,0 +1,280 @@
+"""The gate: who holds the cluster key gets an answer, a member too, a stranger nothing (FAULTS 36-38)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import zmq
+from structlog.testing import capture_logs
+
+from meshcron.errors import StartRefused
+from meshcron.messages import GateMessage, Hello, MemberInfo, Profile, Refused, Wait, Welcome
+from meshcron.net import gate as module
+from meshcron.net.address import endpoint
+from meshcron.net.curve import DOMAIN, harden
+from meshcron.net.gate import Gate
+from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey, CurvePair, new_curve_pair
+from tests.integration.net.net_stage import CLUSTER, HOST, sample, until
+from tests.integration.net.test_strangers import closed, noises
+
+KEY = ClusterKey(secrets.token_bytes(32))
+OTHER_KEY = ClusterKey(secrets.token_bytes(32))
+
+
+def hello(node_id: str = "n") -> Hello:
+    return sample(Hello, profile=sample(Profile, node_id=node_id))
+
+
+def welcome(to: Hello, members: int = 1) -> Welcome:
+    infos = tuple(
+        sample(MemberInfo, node_id=f"{to.profile.node_id}{n}", name="m" * 30, public_key="k" * 40)
+        for n in range(members)
+    )
+    return sample(Welcome, cluster=CLUSTER, generation=3, members=infos)
+
+
+@asynccontextmanager
+async def gate(
+    knocked: Callable[[Hello], GateMessage | None] = welcome,
+    key: ClusterKey | None = KEY,
+    pair: CurvePair | None = None,
+    gate_key: bytes = b"",
+) -> AsyncIterator[Gate]:
+    made = Gate(key=key, pair=pair or new_curve_pair(), bind=HOST, port=0, knocked=knocked, gate_key=gate_key)
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_who_holds_the_key_is_answered() -> None:
+    """And gets the answer to its own question, however many ask at once."""
+    async with gate() as server, gate() as client:
+        asked = [hello(f"n{number}") for number in range(50)]
+        answers = await asyncio.gather(*(client.knock(HOST, server.port, each) for each in asked))
+        assert answers == [welcome(each) for each in asked]
+        assert client.counters == server.counters
+        assert server.counters.refused == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Refused("the name is in use"),
+        sample(Wait, why="forming"),
+        sample(Welcome, cluster=CLUSTER, generation=2**40),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+async def test_every_answer_comes_through(answer: GateMessage) -> None:
+    """Refused and Wait are answers as well."""
+    async with gate(lambda _hello: answer) as server, gate() as client:
+        assert await client.knock(HOST, server.port, hello()) == answer
+
+
+async def test_a_large_cluster_fits() -> None:
+    """A thousand members in one Welcome."""
+    async with gate(lambda who: welcome(who, 1000)) as server, gate() as client:
+        assert await client.knock(HOST, server.port, hello()) == welcome(hello(), 1000)
+
+
+async def test_another_key_is_told_apart_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that does not know our key, or is no gate, is counted; a host that is not there is not. All say None."""
+    monkeypatch.setattr(module, "KNOCK_SECONDS", 1.0)
+    async with gate() as server, gate(key=OTHER_KEY) as client:
+        began = time.monotonic()
+        assert await client.knock(HOST, server.port, hello()) is None
+        assert time.monotonic() - began < module.KNOCK_SECONDS
+        assert client.counters.another_key == 1
+        assert server.counters.refused >= 1
+        with socket.socket() as nobody:
+            nobody.bind((HOST, 0))
+            assert await client.knock(HOST, nobody.getsockname()[1], hello()) is None
+        assert client.counters.another_key == 1
+        assert await client.knock("", 1, hello()) is None
+        assert await client.knock("a" * 500, 1, hello()) is None
+        assert await client.knock("no.such.host.invalid", 1, hello()) is None
+        assert await client.knock(HOST, 0, hello()) is None
+        assert await client.knock(HOST, 70_000, hello()) is None
+
+
+async def test_no_answer_is_none_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that has nothing to say says nothing."""
+    monkeypatch.setattr(module, "KNOCK_SECONDS", 0.1)
+    async with gate(lambda _hello: None) as server, gate() as client:
+        assert await client.knock(HOST, server.port, hello()) is None
+        assert client.counters == module.GateCounters()
+
+
+async def test_a_member_enters_with_its_own_key() -> None:
+    """It forgot the cluster key and runs no gate, but knows the gates' public key."""
+    node = new_curve_pair()
+    gates = KEY.curve_pair(GATE).public
+    async with gate() as server, gate(key=None, pair=node, gate_key=gates) as client:
+        assert client.port == 0
+        assert await client.knock(HOST, server.port, hello()) is None
+        assert client.counters.another_key == 1
+        server.set_members([new_curve_pair().public.decode(), node.public.decode()])
+        assert await client.knock(HOST, server.port, hello()) == welcome(hello())
+        server.set_members([])
+        assert await client.knock(HOST, server.port, hello()) is None
+    async with gate(key=None, pair=node) as client:
+        assert await client.knock(HOST, 1, hello()) is None
+
+
+async def test_a_host_name_is_looked_up() -> None:
+    """`--join` takes names."""
+    async with gate() as server, gate() as client:
+        assert await client.knock("localhost", server.port, hello()) == welcome(hello())
+
+
+async def test_what_is_no_hello_is_dropped() -> None:
+    """From one who holds the key: counted, said once, and the gate goes on."""
+    async with gate() as server, gate() as client:
+        context = zmq.Context()
+        raw = context.socket(zmq.DEALER)
+        harden(raw, KEY.curve_pair(GATE_CLIENT), KEY.curve_pair(GATE).public)
+        raw.connect(endpoint(HOST, server.port))
+        try:
+            with capture_logs() as lines:
+                for frames in ([b""], [b"{}"], [b"x"] * 9000, [b'{"v":1,"type":"run"}'], [b"\xff" * 1000]):
+                    raw.send_multipart(frames)
+                await until(lambda: server.counters.malformed == 5)
+            assert [line["sender"] for line in lines if line["event"] == "malformed knock"] == [HOST]
+            assert await client.knock(HOST, server.port, hello()) == welcome(hello())
+        finally:
+            context.destroy(linger=0)
+
+
+async def test_an_answer_that_is_none_is_none() -> None:
+    """From whoever holds the key and runs something else there."""
+    async with gate() as client:
+        context = zmq.Context()
+        raw = context.socket(zmq.ROUTER)
+        harden(raw, KEY.curve_pair(GATE))
+        raw.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 0)
+        port = raw.bind_to_random_port(f"tcp://{HOST}")
+        try:
+            for nonsense in (b"{}", b"", msgspec.json.encode({"type": "hello"})):
+                before = client.counters.malformed
+                asking = asyncio.create_task(client.knock(HOST, port, hello()))
+                await until(lambda: raw.poll(0))
+                raw.send_multipart([raw.recv_multipart()[0], nonsense])
+                assert await asking is None
+                assert client.counters.malformed == before + 1
+        finally:
+            context.destroy(linger=0)
+
+
+async def test_its_sockets_have_curve_and_a_zap_domain() -> None:
+    """The server's and a knock's, in a context that the mesh does not share."""
+    seen: list[int] = []
+
+    def knocked(who: Hello) -> GateMessage:
+        for context in (server._context, client._context):
+            seen.extend(look(context))
+        return welcome(who)
+
+    async with gate(knocked) as server, gate() as client:
+        await client.knock(HOST, server.port, hello())
+        assert sorted(seen) == sorted([zmq.ROUTER, zmq.ROUTER, zmq.DEALER])
+        assert server._context is not client._context
+
+
+def look(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[int]:
+    """The kinds of sockets that touch the network, each looked at."""
+    for each in context._sockets:
+        if each.type in {zmq.PAIR, zmq.REP}:
+            assert each.getsockopt_string(zmq.LAST_ENDPOINT).startswith("inproc://")
+            continue
+        assert each.getsockopt(zmq.MECHANISM) == zmq.CURVE
+        assert each.getsockopt(zmq.ZAP_DOMAIN).rstrip(b"\0") == DOMAIN
+        assert each.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
+        yield each.type
+
+
+async def test_noise_does_not_disturb_it() -> None:
+    """Bytes that are no handshake, over and over, while newcomers knock."""
+    chance = random.Random(7)
+    async with gate() as server, gate() as client:
+        for _ in range(10):
+            callers = []
+            for noise in noises(chance):
+                caller = socket.create_connection((HOST, server.port), timeout=5)
+                caller.send(noise)
+                callers.append(caller)
+            assert await client.knock(HOST, server.port, hello()) == welcome(hello())
+            for caller in callers:
+                caller.close()
+        assert server.counters.malformed == 0
+
+
+async def test_half_open_connections_do_not_keep_newcomers_out() -> None:
+    """Five hundred that say nothing: a knock is answered at once, and they are cut off after the handshake time."""
+    async with gate() as server, gate() as client:
+        callers = [socket.create_connection((HOST, server.port), timeout=5) for _ in range(500)]
+        try:
+            began = time.monotonic()
+            assert await client.knock(HOST, server.port, hello()) == welcome(hello())
+            print(f"answered behind 500 half-open connections after {time.monotonic() - began:.3f} s")
+            for caller in callers:
+                caller.setblocking(False)
+            await until(lambda: all(map(closed, callers)))
+            await until(lambda: not server._open)
+        finally:
+            for caller in callers:
+                caller.close()
+        assert server.counters.shut == 0
+
+
+async def test_a_flood_shuts_it_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather no newcomers than an agent without descriptors: all are dropped and nobody gets in; then it is open."""
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 50)
+    async with gate() as server, gate() as client:
+        callers = [socket.create_connection((HOST, server.port), timeout=5) for _ in range(100)]
+        await until(lambda: server.counters.shut)
+        await until(lambda: not listening(server.port))
+        for caller in callers:
+            caller.close()
+        await until(lambda: listening(server.port))
+        await until(lambda: len(server._open) < 50)
+        answers = [await client.knock(HOST, server.port, hello()) for _ in range(5)]
+        assert welcome(hello()) in answers
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex((HOST, port)) == 0
+
+
+async def test_a_taken_port_is_named_with_its_remedy() -> None:
+    """As the mesh ports are."""
+    async with gate() as server:
+        second = Gate(key=KEY, pair=new_curve_pair(), bind=HOST, port=server.port, knocked=welcome)
+        with pytest.raises(StartRefused, match=f"gate-port {server.port} on {HOST}: .*--gate-port"):
+            second.start()
+
+
+@pytest.mark.parametrize(("bind", "port", "remedy"), [("192.0.2.99", 0, "--bind"), ("::1", 0, "")])
+async def test_an_address_that_is_not_ours(bind: str, port: int, remedy: str) -> None:
+    """Refused with the remedy; IPv6 is an address like any other."""
+    made = Gate(key=KEY, pair=new_curve_pair(), bind=bind, port=port, knocked=welcome)
+    if remedy:
+        with pytest.raises(StartRefused, match=remedy):
+            made.start()
+        return
+    made.start()
+    try:
+        async with gate() as client:
+            assert await client.knock(bind, made.port, hello()) == welcome(hello())
+    finally:
+        await made.close()

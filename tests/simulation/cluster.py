@@ -1,0 +1,582 @@
+"""Many agents in virtual time: a network that delays, loses, repeats and cuts, machines that crash, pause and drift.
+
+Everything random comes from one seed; a crash may fall between any two effects. The invariants of PROTOCOL 10 that can
+be seen from outside are checked as things happen.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from msgspec import Struct
+from world import START_WALL_US, Disk  # type: ignore[import-not-found] # conftest.py adds this folder
+
+from meshcron import commands, messages
+from meshcron.core import effects, events
+from meshcron.core.agent import HEARTBEATS, Agent
+from meshcron.core.dispatch import ALL, tag_topic
+from meshcron.core.effects import Effect
+from meshcron.core.events import Event
+from meshcron.core.settings import Settings
+from meshcron.core.timing import Timing
+from meshcron.messages import Endpoint
+from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
+from meshcron.rows import BallotRow, Loaded, MarkRow
+
+BOOT_US = 1_000_000_000
+
+SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
+"""The long times of the protocol made short, so that a seed sees them in a minute."""
+
+
+class Weather(Struct):
+    """What the network does to a message. Chances in 0..1, delays in microseconds."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay_us: tuple[int, int] = (80, 500)
+    straggle: float = 0.0
+    """Chance that a message arrives much later than the others."""
+    straggle_us: int = 3_600 * SECOND_US
+
+
+class Process(Struct):
+    """A command that runs on a host."""
+
+    pid: int
+    job: str
+    run: str
+
+
+class Host:
+    """One machine: its disk and its processes outlive its agent."""
+
+    def __init__(self, world: Cluster, number: int, tags: dict[str, str], *, eligible: bool, priority: int) -> None:
+        self.world = world
+        self.number = number
+        self.node_id = f"{world.random.getrandbits(128):032x}"
+        self.name = f"host{number}"
+        self.tags = tags
+        self.eligible = eligible
+        self.priority = priority
+        self.disk = Disk()
+        self.agent: Agent | None = None
+        self.session = 0
+        """Of the agent: counts starts and ends, so that what belonged to an earlier one is void."""
+        self.starts_taken = 0
+        self.boot_shift_us = world.random.randrange(1, 10**6) * 1_000_000
+        self.wall_shift_us = world.random.randrange(-20_000, 20_000)
+        self.drift_ppm = world.random.randrange(-50, 50)
+        self.paused_until_us = 0
+        self.backlog: list[Event] = []
+        self.durable = 0
+        self.held: list[Effect] = []
+        self.disk_free_us = 0
+        self.slow_disk = False
+        self.processes: dict[str, Process] = {}
+        self.ended: dict[str, Ending] = {}
+        self.connected: effects.Connect | None = None
+        self.arrived: events.SnapshotArrived | None = None
+        self.wake_token = 0
+        self.checked_index = 0
+
+    def now(self) -> Instant:
+        passed = self.world.now_us - BOOT_US
+        boot_us = self.boot_shift_us + self.world.now_us + passed * self.drift_ppm // 1_000_000
+        return Instant(boot_us, START_WALL_US + passed + self.wall_shift_us)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.name, 1000 + self.session, 2000 + self.session, 3000 + self.session)
+
+    # life of the agent
+
+    def start(self) -> None:
+        self.session += 1
+        self.starts_taken += 1
+        self.durable, self.held = 0, []
+        self.disk_free_us = self.world.now_us
+        self.connected = None
+        self.checked_index = 0
+        settings = Settings(
+            node_id=self.node_id,
+            name=self.name,
+            session=self.starts_taken,
+            tags=self.tags,
+            facts={},
+            slots=8,
+            horizon_us=3 * SECOND_US,
+            cluster=f"{self.world.random.getrandbits(128):032x}",
+            tokens=(),
+            public_key=f"key-{self.node_id}",
+            endpoint=self.endpoint,
+            priority=self.priority,
+            eligible=self.eligible,
+            form_at_once=False,
+            timing=self.world.timing,
+        )
+        self.agent = Agent(settings, self.disk.load())
+        self.perform(self.agent.start(self.now()))
+        self.set_wake()
+        self.world.announce(self)
+
+    def crash(self) -> None:
+        """All that was not persisted is gone; processes run on; the others see its connections close."""
+        self.agent = None
+        self.session += 1
+        self.backlog.clear()
+        self.paused_until_us = 0
+        for other in self.world.hosts:
+            if other is not self and other.connected and self.node_id in other.connected.dial:
+                delay = self.world.random.randrange(20_000, 60_000)
+                other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
+
+    def _seen_gone(self, other: Host) -> None:
+        if self.agent is None and (self, other) not in self.world.cuts and (other, self) not in self.world.cuts:
+            other.give(events.PeerGone(self.node_id))
+
+    def pause(self, for_us: int) -> None:
+        """SIGSTOP: what arrives meanwhile waits in the sockets."""
+        self.paused_until_us = self.world.now_us + for_us
+        self.world.later(for_us, self._go_on)
+
+    def _go_on(self) -> None:
+        if self.world.now_us < self.paused_until_us:
+            return
+        self.paused_until_us = 0
+        backlog, self.backlog = self.backlog, []
+        for event in backlog:
+            self.give(event)
+        self.give(events.Woke())
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> None:
+        """Have something happen while this session of the agent lives."""
+        session = self.session
+
+        def if_alive() -> None:
+            if self.session == session:
+                act()
+
+        self.world.later(delay_us, if_alive)
+
+    # events and effects
+
+    def give(self, event: Event) -> None:
+        if self.agent is None:
+            return
+        if self.paused_until_us:
+            self.backlog.append(event)
+            return
+        self.world.events += 1
+        wanted = self.agent.handle(event, self.now())
+        self.world.watch(self)
+        self.perform(wanted)
+        if isinstance(event, events.Persisted) and self.agent is not None:
+            self.durable = max(self.durable, event.n)
+            ready = [one for one in self.held if getattr(one, "after", 0) <= self.durable]
+            self.held = [one for one in self.held if getattr(one, "after", 0) > self.durable]
+            self.perform(ready)
+        self.set_wake()
+
+    def set_wake(self) -> None:
+        if self.agent is None or self.paused_until_us:
+            return
+        now = self.now()
+        delay_us = max(20, self.agent.next_wakeup(now) - now.boot_us)
+        self.wake_token += 1
+        token, session = self.wake_token, self.session
+
+        def wake() -> None:
+            if self.wake_token == token and self.session == session:
+                self.give(events.Woke())
+
+        self.world.later(delay_us, wake)
+
+    def perform(self, wanted: list[Effect]) -> None:
+        for effect in wanted:
+            if self.agent is None:
+                return
+            if self.world.crash_chance and self.world.random.random() < self.world.crash_chance:
+                self.world.crashes += 1
+                self.crash()
+                return
+            if getattr(effect, "after", 0) > self.durable:
+                self.held.append(effect)
+            else:
+                self.do(effect)
+
+    def do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
+        world = self.world
+        match effect:
+            case effects.Persist():
+                self._persist(effect.n, lambda: self.disk.write(effect.rows))
+            case effects.InstallSnapshot():
+                assert self.arrived is not None
+                snapshot = self.arrived
+                self._persist(effect.n, lambda: self.disk.install(snapshot))
+            case effects.Send():
+                world.send(self, effect.to, effect.message)
+            case effects.Publish():
+                world.publish(self, effect.topic, effect.message)
+            case effects.SendSnapshot():
+                world.send_snapshot(self, effect)
+            case effects.Knock():
+                world.knock(self, effect)
+            case effects.Connect():
+                self.connected = effect
+            case effects.StartOver():
+                self.disk.start_over()
+                self.agent = None
+                self.session += 1
+                self.later(100_000, self.start)
+            case effects.Answer():
+                world.answers[effect.call_id] = effect.outcome
+            case effects.StartProcess():
+                self.spawn(effect.launch.execution_id, effect.launch.env)
+            case effects.AdoptProcess():
+                self.later(50, lambda: self.adopt(effect.execution_id))
+            case effects.SignalProcess():
+                world.later(1000, lambda: self.end(effect.execution_id, None, 15))
+            case effects.Alarm():
+                world.alarms[effect.code] += 1
+            case effects.ForgetProcess():
+                pass
+            case effects.Halt():
+                raise AssertionError(effect.why)
+
+    def _persist(self, n: int, write: Callable[[], None]) -> None:
+        delay = self.world.random.choice((150, 200, 400, 3_000))
+        if self.slow_disk:
+            delay = self.world.random.choice((50_000, 400_000, 1_500_000))
+        self.disk_free_us = max(self.disk_free_us, self.world.now_us) + delay
+
+        def durable() -> None:
+            write()
+            if self.world.crash_chance and self.world.random.random() < self.world.crash_chance:
+                self.crash()  # durable, and nobody was told
+                return
+            self.give(events.Persisted(n))
+
+        self.later(self.disk_free_us - self.world.now_us, durable)
+
+    # processes
+
+    def spawn(self, execution_id: str, env: dict[str, str] | None) -> None:
+        world = self.world
+        world.starts[execution_id] += 1
+        assert world.starts[execution_id] == 1, f"6: {execution_id} started twice"
+        assert execution_id in self.disk.tables["seen"], "8: a start that was not written down"
+        world.check_start(self, execution_id, env or {})
+        world.pids += 1
+        self.processes[execution_id] = Process(
+            world.pids, (env or {}).get("MESHCRON_JOB", ""), (env or {}).get("MESHCRON_RUN", "")
+        )
+        pid = world.pids
+        self.later(
+            300,
+            lambda: self.give(
+                events.ProcessStarted(execution_id, pid, self.now().boot_us // 10_000, self.now().wall_us)
+            ),
+        )
+        code = 0 if world.random.random() < 0.8 else 1
+        lasts = world.random.choice((500, 2_000, 800_000, 4 * SECOND_US))
+        world.later(lasts, lambda: self.end(execution_id, code, None))
+
+    def end(self, execution_id: str, code: int | None, signal: int | None) -> None:
+        if self.processes.pop(execution_id, None) is None:
+            return
+        ending = Ending(
+            exit_code=code,
+            signal=signal,
+            finished_wall_us=self.now().wall_us,
+            output_tail="",
+            output_bytes=0,
+            output_truncated=False,
+        )
+        self.ended[execution_id] = ending
+        self.later(400, lambda: self.give(events.ProcessEnded(execution_id, ending)))
+
+    def adopt(self, execution_id: str) -> None:
+        if execution_id in self.processes:
+            pid = self.processes[execution_id].pid
+            self.give(events.ProcessStarted(execution_id, pid, self.now().boot_us // 10_000, self.now().wall_us))
+        elif execution_id in self.ended:
+            self.give(events.ProcessEnded(execution_id, self.ended[execution_id], self.now().wall_us))
+        else:
+            self.give(events.ProcessLost(execution_id, "no process and no status"))
+
+
+class Cluster:
+    """A seed's whole run."""
+
+    def __init__(self, seed: int, timing: Timing = SHORT) -> None:
+        self.random = random.Random(seed)
+        self.timing = timing
+        self.now_us = BOOT_US
+        self.hosts: list[Host] = []
+        self.weather = Weather()
+        self.cuts: set[tuple[Host, Host]] = set()
+        """Directed: messages from the one to the other vanish."""
+        self.crash_chance = 0.0
+        self.crashes = 0
+        self.events = 0
+        self.pids = 100
+        self.starts: Counter[str] = Counter()
+        self.answers: dict[str, object] = {}
+        self.alarms: Counter[str] = Counter()
+        self.intended: set[str] = set()
+        """Executions that some agent has applied the intent of."""
+        self.leaders: dict[tuple[str, int], str] = {}
+        self.committed: dict[tuple[str, int], tuple[int, int]] = {}
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = 0
+
+    # building
+
+    def add(self, tags: dict[str, str] | None = None, *, eligible: bool = True, priority: int = 100) -> Host:
+        host = Host(self, len(self.hosts), tags or {"role": "web"}, eligible=eligible, priority=priority)
+        self.hosts.append(host)
+        return host
+
+    def by_node(self, node_id: str) -> Host | None:
+        return next((host for host in self.hosts if host.node_id == node_id), None)
+
+    def leader(self) -> Host | None:
+        """The leader of the highest term."""
+        leading = [host for host in self.hosts if host.agent is not None and host.agent.leading]
+        return max(leading, key=lambda host: host.agent.ledger.term if host.agent else 0, default=None)
+
+    # time
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._queue, (self.now_us + delay_us, self._order, act))
+
+    def run_for(self, seconds: float) -> None:
+        until = self.now_us + int(seconds * SECOND_US)
+        while self._queue and self._queue[0][0] <= until:
+            self.now_us, _, act = heapq.heappop(self._queue)
+            act()
+        self.now_us = until
+
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        until = self.now_us + int(seconds * SECOND_US)
+        while self.now_us < until:
+            if condition():
+                return True
+            self.run_for(0.05)
+        return condition()
+
+    # network
+
+    def _delay_us(self) -> int:
+        if self.weather.straggle and self.random.random() < self.weather.straggle:
+            return self.random.randrange(1, self.weather.straggle_us)
+        return self.random.randrange(*self.weather.delay_us)
+
+    def _passes(self, source: Host, target: Host) -> bool:
+        return (source, target) not in self.cuts and self.random.random() >= self.weather.loss
+
+    def _carry(self, source: Host, target: Host, message: messages.Message) -> None:
+        copies = 2 if self.weather.duplicate and self.random.random() < self.weather.duplicate else 1
+        for _ in range(copies):
+            if not self._passes(source, target):
+                continue
+
+            def arrive() -> None:
+                if target.agent is None or target.connected is None:
+                    return
+                if any(one.node_id == source.node_id for one in target.connected.members):
+                    target.give(events.MessageReceived(source.node_id, message))
+
+            self.later(self._delay_us(), arrive)
+
+    def send(self, source: Host, to: str, message: messages.Message) -> None:
+        target = self.by_node(to)
+        if target is source:
+            source.later(5, lambda: source.give(events.MessageReceived(source.node_id, message)))
+        elif target is not None and source.connected is not None and self._knows_endpoint(source, target):
+            self._carry(source, target, message)
+
+    def publish(self, source: Host, topic: str, message: messages.Message) -> None:
+        for target in self.hosts:
+            if target is source or target.agent is None or target.connected is None:
+                continue
+            if source.node_id not in target.connected.dial or not self._knows_endpoint(target, source):
+                continue
+            topics = {HEARTBEATS, ALL, *(tag_topic(key, value) for key, value in target.agent.tags.items())}
+            if topic in topics:
+                self._carry(source, target, message)
+
+    def _knows_endpoint(self, subscriber: Host, source: Host) -> bool:
+        assert subscriber.connected is not None
+        infos = [one for one in subscriber.connected.members if one.node_id == source.node_id]
+        return bool(infos) and infos[0].endpoint == source.endpoint
+
+    def announce(self, host: Host) -> None:
+        """mDNS: each learns of the other, after a while."""
+        for other in self.hosts:
+            if other is host or other.agent is None:
+                continue
+            for one, another in ((host, other), (other, host)):
+                endpoint = another.endpoint
+
+                self._until_found(one, another, endpoint, self.random.randrange(1_000, 300_000))
+
+    def _until_found(self, one: Host, another: Host, endpoint: Endpoint, delay_us: int) -> None:
+        """A browser asks again until it hears the answer."""
+
+        def hear() -> None:
+            if another.agent is None or another.endpoint != endpoint:
+                return
+            if (another, one) in self.cuts or (one, another) in self.cuts:
+                self._until_found(one, another, endpoint, 2 * SECOND_US)
+            else:
+                one.give(events.Found(endpoint.host, endpoint.gate_port, another.node_id))
+
+        one.later(delay_us, hear)
+
+    def knock(self, source: Host, effect: effects.Knock) -> None:
+        def at_gate() -> None:
+            target = next(
+                (
+                    host
+                    for host in self.hosts
+                    if host.agent and (host.endpoint.host, host.endpoint.gate_port) == (effect.host, effect.port)
+                ),
+                None,
+            )
+            if target is None or target.agent is None or target.paused_until_us or not self._passes(source, target):
+                return
+            answer = target.agent.answer(effect.hello, target.now())
+            target.give(events.HelloHeard(effect.hello))
+
+            def back() -> None:
+                if self._passes(target, source):
+                    source.give(events.KnockAnswered(effect.host, effect.port, answer))
+
+            source.later(self._delay_us(), back)
+
+        source.later(self._delay_us(), at_gate)
+
+    def send_snapshot(self, source: Host, effect: effects.SendSnapshot) -> None:
+        target = self.by_node(effect.to)
+        loaded = source.disk.load()
+
+        def done(arrived: bool) -> None:
+            source.give(events.SnapshotSent(effect.to, arrived))
+
+        def arrive() -> None:
+            index, term, crc = (int(part) for part in loaded.meta["applied"].split())
+            if target is None or target.agent is None or not self._passes(source, target):
+                source.later(1000, lambda: done(arrived=False))
+                return
+            catalog = Loaded(
+                ballot=BallotRow(0, ""),
+                log=[],
+                meta=loaded.meta,
+                jobs=loaded.jobs,
+                job_states=loaded.job_states,
+                open_executions=loaded.open_executions,
+                owed=loaded.owed,
+                members=loaded.members,
+                tokens=loaded.tokens,
+                seen=[],
+                specs=[],
+                mark=MarkRow(0, 0, 0),
+            )
+            snapshot = events.SnapshotArrived(source.node_id, effect.term, index, term, crc, catalog)
+            target.arrived = snapshot
+            target.disk.offered = dict(executions), index
+            target.give(snapshot)
+            source.later(1000, lambda: done(arrived=True))
+
+        executions = dict(source.disk.executions)
+        source.later(self.random.randrange(2_000, 50_000), arrive)
+
+    def split(self, *groups: list[Host]) -> None:
+        """Cut every link between hosts of different groups."""
+        for group in groups:
+            for host in group:
+                for other in self.hosts:
+                    if other not in group and other is not host:
+                        self.cuts |= {(host, other), (other, host)}
+
+    def heal(self) -> None:
+        self.cuts.clear()
+        self.weather = Weather()
+        self.crash_chance = 0.0
+        for host in self.hosts:
+            host.slow_disk = False
+
+    # people
+
+    def ask(self, command: commands.Command, call_id: str = "") -> str:
+        """Ask the leader, where there is one. Returns the call's id."""
+        self._order += 1
+        call_id = call_id or f"call-{self._order}"
+        leader = self.leader()
+        if leader is not None:
+            leader.give(events.Proposed(call_id, command))
+        return call_id
+
+    # invariants
+
+    def watch(self, host: Host) -> None:
+        """What must hold after each event of a host."""
+        agent = host.agent
+        assert agent is not None
+        if agent.ledger.leads and agent.cluster:
+            key = agent.cluster, agent.ledger.term
+            assert self.leaders.setdefault(key, host.node_id) == host.node_id, f"1: two leaders in term {key[1]}"
+        applied = agent.state.applied
+        if applied[0] != host.checked_index and agent.cluster:
+            host.checked_index = applied[0]
+            known = self.committed.setdefault((agent.cluster, applied[0]), applied[1:])
+            self.intended.update(agent.state.open)
+            assert known == applied[1:], f"4: entry {applied[0]} was committed twice, differently"
+
+    def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
+        """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on."""
+        assert execution_id in self.intended, f"8: {execution_id} starts without a committed intent"
+        if not env.get("MESHCRON_JOB", "").startswith("forbid"):
+            return
+        for other in self.hosts:
+            for other_id, process in other.processes.items():
+                if process.job != env["MESHCRON_JOB"] or process.run == env["MESHCRON_RUN"]:
+                    continue
+                theirs = self.record(other_id)
+                known_open = theirs is not None and theirs.status in {Status.ARMED, Status.RUNNING}
+                assert not known_open, f"16: {process.job} overlaps itself: {process.run}, {env['MESHCRON_RUN']}"
+
+    def record(self, execution_id: str) -> Execution | None:
+        """The newest record of an execution that anybody has applied."""
+        best: tuple[int, Execution] | None = None
+        for host in self.hosts:
+            found = None
+            index = 0
+            if host.agent is not None:
+                index = host.agent.state.applied[0]
+                found = host.agent.state.open.get(execution_id)
+            found = found or host.disk.executions.get(execution_id)
+            if found is not None and (best is None or index > best[0]):
+                best = index, found
+        return best[1] if best else None
+
+    def describe(self) -> str:
+        lines = []
+        for host in self.hosts:
+            agent = host.agent
+            if agent is None:
+                lines.append(f"{host.name} {host.node_id[:4]} down")
+            else:
+                lines.append(
+                    f"{host.name} {host.node_id[:4]} {agent.ledger.role} term {agent.ledger.term} "
+                    f"commit {agent.ledger.commit_index}/{agent.ledger.last_index} voters "
+                    f"{sorted(one[:4] for one in agent.ledger.voters)} cluster {agent.cluster[:4]} "
+                    f"leader {agent.leader[:4]} failed {[one[:4] for one in agent.membership.failed]}"
+                )
+        return "\n".join(lines)
