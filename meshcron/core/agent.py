@@ -197,6 +197,8 @@ class Agent:
         self.membership.start(now.boot_us)
         self._admission.start(now.boot_us)
         self.runner.resume(turn, disown=self._settings.recovering)
+        if self._settings.recovering and self.state.cluster:
+            self.ledger.recover()
         self.ledger.start(turn)
         self._consider_forming(turn)
         self._finish(turn)

@@ -240,8 +240,20 @@ class Catalog:
         self._rows += [MemberRow(entry.member), Drop("members", others)]
         self._roster_changed()
         self._rows.append(MetaRow("recovered", str(entry.until_wall_us)))
+        for row in [row for _, row in sorted(self.state.owed.items()) if row.kind not in ("join", "late")]:
+            self._lose_owed(row)
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="recovered") for id_ in sorted(self.state.open))
         return self._results(entries.Results(self.state.clock[0], items))
+
+    def _lose_owed(self, row: OwedRow) -> None:
+        """A run that waited may have been decided in the part of the log that is gone: whether it ran is unknown."""
+        self._drop_owed(row.key)
+        state = self.state.jobs.get(row.uid)
+        if state is None:
+            return
+        at = row.scheduled_wall_us
+        self._record_skip(state, at, at, 1, "recovered", row.run_id, row.trigger, row.attempt, status=Status.LOST)
+        self._rows.append(state.state_row())
 
     def _token_put(self, entry: entries.TokenPut) -> object:
         clash = next((old for old in self.state.token_map.values() if old.name == entry.token.name), None)

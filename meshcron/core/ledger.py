@@ -107,6 +107,10 @@ class Ledger:
         """The first call."""
         self._election.start(turn)
 
+    def recover(self) -> None:
+        """An operator's word: this agent alone votes from here on. Before `start`; its first entry says so to all."""
+        self._voter.rosters.append((self._voter.log.last_index, frozenset({self._voter.node_id})))
+
     def form(self, turn: Turn) -> None:
         """Become the first and only voter of a new cluster; its first entry must be Formed."""
         self._voter.rosters = [(0, frozenset({self._voter.node_id}))]

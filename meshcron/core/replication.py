@@ -77,9 +77,9 @@ class Replication:
         wishes = [] if idle is None else [max(now_boot_us, idle + self._voter.timing.append_us)]
         if len(self._voter.voters) > 1:
             wishes.append(self._lease_until_us())
-        since = self._voter.syncing_since_us()
-        if since is not None:
-            wishes.append(since + self._voter.timing.fsync_us)
+            since = self._voter.syncing_since_us()
+            if since is not None:
+                wishes.append(since + self._voter.timing.fsync_us)
         return min(wishes, default=None)
 
     def _lease_until_us(self) -> int:

@@ -2,72 +2,48 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-
-def seconds_of(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp())
-
-
-def check(agent: Any, file: Path, first: int, last: int) -> None:
-    """Starts in the file against ticks, one to one, and against the API's records."""
-    starts = Counter(seconds_of(line) for line in file.read_text().split())
-    doubled = [tick for tick, count in starts.items() if count > 1]
-    assert not doubled, f"doubled: {doubled}"
-    records: Counter[int] = Counter()
-    ran: set[int] = set()
-    for one in agent.call("GET", "/v1/jobs/tick/executions?_start=0&_end=2000"):
-        begin = seconds_of(one["scheduled_at"])
-        count = one.get("count", 1)
-        for tick in range(begin, begin + max(1, count)):
-            records[tick] += 1
-        if one["status"] in {"success", "failed", "lost"}:
-            ran.add(begin)
-    wrong = {tick: records[tick] for tick in range(first, last + 1) if records[tick] != 1}
-    assert not wrong, f"ticks without exactly one record: {wrong}"
-    assert set(starts) <= ran, f"started, but recorded as not started: {sorted(set(starts) - ran)}"
-    # Each was down for under 10 s: every tick is made up, late, unless its fate is unknown.
-    missing = set(range(first, last + 1)) - set(starts)
-    lost = {tick for tick in ran if tick not in starts}
-    assert missing <= lost, f"missing: {sorted(missing - lost)}"
+from tests.integration.agent.real_agent import RealAgent
+from tests.integration.agent.ticks import Ticks
 
 
-def kill_story(agent: Any, tmp_path: Path, kills: int, seconds: float) -> None:
-    """A job each second over some time with some kills, then the checker."""
-    file = tmp_path / "ticks"
-    file.touch()
-    command = f'echo "$MESHCRON_SCHEDULED_AT" >> {file}'
-    history = {"runs": 1000, "days": 30}
-    agent.call("POST", "/v1/jobs", {"name": "tick", "schedule": "* * * * * *", "command": command, "history": history})
-    agent.call("POST", "/v1/jobs", {"name": "long", "schedule": "@manually", "command": "sleep 6; exit 7"})
-    first = int(time.time()) + 1
-    for number in range(kills):
-        time.sleep(seconds / (kills + 1) - 1.0)
-        if number == kills - 1:
-            agent.call("POST", "/v1/jobs/long/run")
-            time.sleep(0.5)
+def kill_story(agent: RealAgent, ticks: Ticks, kills: int, ticks_between: int) -> None:
+    """Killed every so many ticks, a second or two down each time: within the horizon, so every tick is started, late,
+    unless nobody can know whether it was."""
+    ticks.begin()
+    for _ in range(kills):
+        ticks.wait_for_more(ticks_between)
         agent.kill()
-        time.sleep(1.0)
+        ticks.pass_by(1)
         agent.start()
-    time.sleep(max(seconds / (kills + 1), 8))
-    last = int(time.time()) - 2
-    check(agent, file, first, last)
-    (long,) = agent.call("GET", "/v1/executions/long")
-    assert (long["status"], long["exit_code"]) == ("failed", 7), "the long job was not adopted"
+    ticks.wait_for_more(ticks_between)
+    states = ticks.check()
+    assert set(states.values()) <= {"success", "lost"}
+    assert list(states.values()).count("lost") <= kills
 
 
-def test_two_kills(agent: Any, tmp_path: Path) -> None:
+def test_three_kills(agent: RealAgent, tmp_path: Path) -> None:
     """A short dose for every run of the tests."""
-    kill_story(agent, tmp_path, kills=2, seconds=9)
+    kill_story(agent, Ticks(agent, tmp_path / "ticks"), kills=3, ticks_between=2)
 
 
 @pytest.mark.slow
-def test_five_kills_in_two_minutes(agent: Any, tmp_path: Path) -> None:
+def test_five_kills_in_two_minutes(agent: RealAgent, tmp_path: Path) -> None:
     """The full dose."""
-    kill_story(agent, tmp_path, kills=5, seconds=120)
+    kill_story(agent, Ticks(agent, tmp_path / "ticks"), kills=5, ticks_between=19)
+
+
+def test_a_terminated_agent_goes_on_where_it_was(agent: RealAgent, tmp_path: Path) -> None:
+    """TERM ends it with code 0 and loses nothing at all, not even the fate of one tick."""
+    ticks = Ticks(agent, tmp_path / "ticks")
+    ticks.begin()
+    for _ in range(2):
+        ticks.wait_for_more(1)
+        assert agent.stop() == 0
+        assert not (agent.folder / "agent.json").exists()
+        agent.start()
+    ticks.wait_for_more(2)
+    assert set(ticks.check().values()) == {"success"}

@@ -1,38 +1,26 @@
-"""An agent to talk to: the one at MESHCRON_TEST_URL with MESHCRON_TEST_TOKEN, else the API over a fake cluster."""
+"""An agent to talk to: a real one in a process of its own, or the one at MESHCRON_TEST_URL with MESHCRON_TEST_TOKEN."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the helper beside the tests that use it
-
-from agent_under_test import Agent
-
-FAKE = Path(__file__).parents[2] / "unit" / "api" / "api_fake.py"
+from tests.integration.agent.real_agent import RealAgent
+from tests.integration.api.agent_under_test import Agent
 
 
 @pytest.fixture(scope="session")
-def agent() -> Iterator[Agent]:
-    """A running agent, in a process of its own."""
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A running agent; each test leaves it without jobs of its own."""
     url = os.environ.get("MESHCRON_TEST_URL")
     if url:
         yield Agent(url.rstrip("/"), os.environ.get("MESHCRON_TEST_TOKEN", ""))
         return
-    with subprocess.Popen(
-        [sys.executable, FAKE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-    ) as process:
-        assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
-        yield Agent(said["url"], said["token"])
-        process.communicate(timeout=10)
+    real = RealAgent(tmp_path_factory.mktemp("agent") / "data")
+    real.start()
+    try:
+        yield Agent(real.url, real.token)
+    finally:
+        assert real.stop() == 0

@@ -24,7 +24,8 @@ class Answer(NamedTuple):
     @property
     def error(self) -> dict[str, Any]:
         """The one shape of all errors."""
-        return self.json["error"]
+        error: dict[str, Any] = self.json["error"]
+        return error
 
 
 class Client:

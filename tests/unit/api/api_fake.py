@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -57,6 +58,8 @@ class FakeCluster:
         self.commands: list[tuple[Command, str]] = []
         self.leader: str = "agent1"
         self.not_ready: str | None = None
+        self.waiting: dict[str, str] = {}
+        """Armed executions that wait, and why."""
         self.fails: BaseException | None = None
         """Raised by the next proposals, as if the cluster said so."""
         self.runs_end = True
@@ -66,20 +69,20 @@ class FakeCluster:
 
     # ---- Setting the scene ----
 
-    def add_token(self, name: str, secret: str, role: Role, **more: object) -> Token:
+    def add_token(self, name: str, secret: str, role: Role, **more: Any) -> Token:
         token = Token(id=f"id-{name}", name=name, role=role, sha256=token_hash(secret), created_wall_us=NOW_US, **more)
         self.token_rows[token.id] = token
         return token
 
-    def add_job(self, name: str, **fields: object) -> JobView:
+    def add_job(self, name: str, **fields: Any) -> JobView:
         job = Job(name=name, **{"schedule": "@daily", "command": "true", **fields})
         return self._store(job)
 
-    def add_execution(self, name: str, status: Status = Status.SUCCESS, **more: object) -> Execution:
+    def add_execution(self, name: str, status: Status = Status.SUCCESS, **more: Any) -> Execution:
         view = self.views[name]
         self.index += 1
         started = NOW_US + self.index * SECOND_US
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "id": f"x{self.index:031d}",
             "uid": view.uid,
             "run_id": f"run-{self.index}",
@@ -196,6 +199,9 @@ class FakeCluster:
 
     def why_not_ready(self) -> str | None:
         return self.not_ready
+
+    def why_waiting(self, execution: Execution) -> str:
+        return self.waiting.get(execution.id, "")
 
     def check_job(self, command: PutJob) -> None:
         self.explain(command.job.schedule, command.job.timezone, command.job.name, 1)

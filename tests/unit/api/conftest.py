@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # the fake and the client, beside the tests that use them
-
-from api_client import Client
-from api_fake import NODE_ID, SECRETS, FakeCluster
-
 from meshcron.api.app import make_app
 from meshcron.api.server import ApiServer, serve
 from meshcron.api.settings import ApiSettings, allowed_hosts
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import NODE_ID, SECRETS, FakeCluster
 
 SETTINGS = ApiSettings(
     agent="agent1", node_id=NODE_ID, allowed_hosts=allowed_hosts(["127.0.0.1", "localhost", "agent1.lan", "::1"])

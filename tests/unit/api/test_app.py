@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from api_client import Client
-from api_fake import SECRETS, FakeCluster
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -26,6 +24,8 @@ from meshcron.api.server import ApiServer, serve
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import MeshcronError
 from meshcron.model import ROLES, Status
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import SECRETS, FakeCluster
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get")
 

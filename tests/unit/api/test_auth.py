@@ -7,13 +7,13 @@ import hmac
 
 import msgspec
 import pytest
-from api_fake import NODE_ID, NOW_US, SECRETS, FakeCluster
 
 from meshcron.api import auth
 from meshcron.api.auth import WRONG_TOKENS_MAX, Caller, Gate, Throttle, secret_of, token_hash
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import Forbidden, TooManyAttempts, Unauthenticated
 from meshcron.model import ROLES
+from tests.unit.api.api_fake import NODE_ID, NOW_US, SECRETS, FakeCluster
 
 SETTINGS = ApiSettings(agent="agent1", allowed_hosts=frozenset(), node_id=NODE_ID)
 HOME = "127.0.0.1"
@@ -61,7 +61,7 @@ def test_no_token() -> None:
     for _ in range(2 * WRONG_TOKENS_MAX):
         with pytest.raises(Unauthenticated):
             closed.admit(None, HOME)
-    assert closed.admit(f"Bearer {SECRETS['viewer']}", HOME)
+    assert closed.admit(f"Bearer {SECRETS['viewer']}", HOME).role == "viewer"
 
 
 def test_expired_token() -> None:
@@ -69,7 +69,7 @@ def test_expired_token() -> None:
     cluster = FakeCluster()
     cluster.add_token("brief", "s", "viewer", expires_wall_us=NOW_US + 5)
     cluster.wall_us = NOW_US + 4
-    assert gate(cluster).admit("Bearer s", HOME)
+    assert gate(cluster).admit("Bearer s", HOME).role == "viewer"
     cluster.wall_us = NOW_US + 5
     with pytest.raises(Unauthenticated):
         gate(cluster).admit("Bearer s", HOME)
@@ -79,7 +79,7 @@ def test_revoked_token() -> None:
     """What is gone from the catalog is refused at once, also for who used it a moment ago."""
     cluster = FakeCluster()
     closed = gate(cluster)
-    assert closed.admit(f"Bearer {SECRETS['viewer']}", HOME)
+    assert closed.admit(f"Bearer {SECRETS['viewer']}", HOME).role == "viewer"
     del cluster.token_rows["id-viewer"]
     with pytest.raises(Unauthenticated):
         closed.admit(f"Bearer {SECRETS['viewer']}", HOME)
@@ -90,7 +90,7 @@ def test_token_of_another_node() -> None:
     cluster = FakeCluster()
     cluster.add_token("ours", "ours", "admin", node_id=NODE_ID)
     cluster.add_token("theirs", "theirs", "admin", node_id="node-2")
-    assert gate(cluster).admit("Bearer ours", HOME)
+    assert gate(cluster).admit("Bearer ours", HOME).role == "admin"
     with pytest.raises(Unauthenticated):
         gate(cluster).admit("Bearer theirs", HOME)
 
@@ -108,19 +108,19 @@ def test_guessing_is_slowed_down() -> None:
     assert caught.value.retry_after_seconds == 60 - WRONG_TOKENS_MAX + 1
     with pytest.raises(TooManyAttempts):
         closed.admit(f"Bearer {SECRETS['admin']}", HOME)
-    assert closed.admit(f"Bearer {SECRETS['admin']}", "10.0.0.9")
+    assert closed.admit(f"Bearer {SECRETS['admin']}", "10.0.0.9").role == "admin"
     cluster.monotonic_seconds += 60
-    assert closed.admit(f"Bearer {SECRETS['admin']}", HOME)
+    assert closed.admit(f"Bearer {SECRETS['admin']}", HOME).role == "admin"
 
 
 def test_a_guesser_locks_nobody_out() -> None:
     """Who used his token from that address before still may: a script with an old token is no denial of service."""
     closed = gate(FakeCluster())
-    assert closed.admit(f"Bearer {SECRETS['operator']}", HOME)
+    assert closed.admit(f"Bearer {SECRETS['operator']}", HOME).role == "operator"
     for _ in range(WRONG_TOKENS_MAX):
         with pytest.raises(Unauthenticated):
             closed.admit("Bearer old", HOME)
-    assert closed.admit(f"Bearer {SECRETS['operator']}", HOME)
+    assert closed.admit(f"Bearer {SECRETS['operator']}", HOME).role == "operator"
     with pytest.raises(TooManyAttempts):
         closed.admit("Bearer old", HOME)
 
@@ -154,10 +154,15 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_comparison_takes_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash found is compared by hmac, so that a table which matched by prefix would still let nobody in."""
     cluster = FakeCluster()
-    compared = []
+    compared: list[tuple[str, str]] = []
     real = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
-    assert gate(cluster).admit(f"Bearer {SECRETS['viewer']}", HOME)
+
+    def watched(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return real(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    assert gate(cluster).admit(f"Bearer {SECRETS['viewer']}", HOME).role == "viewer"
     assert compared == [(token_hash(SECRETS["viewer"]),) * 2]
     lax = Gate(SETTINGS, lambda digest: cluster.token_rows["id-admin"], lambda: NOW_US, lambda: 0.0)
     with pytest.raises(Unauthenticated):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from api_client import Client
-from api_fake import NOW_US, FakeCluster
 
 from meshcron.api.handler import LIST_SLICE
 from meshcron.commands import StopRun
 from meshcron.model import SECOND_US, Status
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import NOW_US, FakeCluster
 
 
 @pytest.fixture
@@ -178,6 +178,36 @@ def test_history_is_bounded(admin: Client, cluster: FakeCluster) -> None:
         cluster.add_execution("a")
     assert len(admin("GET", "/v1/history").json) == 100
     assert len(admin("GET", "/v1/history?_start=0&_end=5000").json) == 1000
+
+
+def test_waiting_is_said_everywhere(admin: Client, cluster: FakeCluster) -> None:
+    """An armed execution that cannot start shows as waiting, with the reason, wherever it is shown; both words find
+    their own."""
+    cluster.add_job("a")
+    ahead = cluster.add_execution("a", Status.ARMED, started_wall_us=0)
+    waits = cluster.add_execution("a", Status.ARMED, started_wall_us=0)
+    cluster.add_execution("a", Status.RUNNING)
+    cluster.waiting[waits.id] = "all 64 slots of agent1 are in use"
+    one = admin("GET", f"/v1/executions/a/{waits.public_id}").json
+    assert (one["status"], one["reason"]) == ("waiting", "all 64 slots of agent1 are in use")
+    for path in ("/v1/executions/a", "/v1/history?_order=ASC", f"/v1/runs/{waits.run_id}"):
+        assert "waiting" in [each["status"] for each in admin("GET", path).json]
+    for word, wanted in (("waiting", waits), ("armed", ahead)):
+        [found] = admin("GET", f"/v1/history?status={word}").json
+        assert (found["id"], found["status"]) == (wanted.public_id, word)
+    assert admin("GET", "/v1/history?status=waiting&_start=1").json == []
+
+
+def test_waiting_is_found_among_many(admin: Client, cluster: FakeCluster) -> None:
+    """Ten thousand may be armed ahead of those that wait: they are looked through, page by page."""
+    cluster.add_job("a")
+    waiting = [cluster.add_execution("a", Status.ARMED, started_wall_us=0) for _ in range(5)]
+    cluster.waiting = {each.id: "all slots are in use" for each in waiting}
+    for _ in range(3 * LIST_SLICE):
+        cluster.add_execution("a", Status.ARMED, started_wall_us=0)
+    found = admin("GET", "/v1/history?status=waiting&_start=1&_end=4").json
+    assert [each["id"] for each in found] == [waiting[at].public_id for at in (3, 2, 1)]
+    assert len(admin("GET", f"/v1/history?status=armed&_start=0&_end={LIST_SLICE + 5}").json) == LIST_SLICE + 5
 
 
 def test_busy(admin: Client, cluster: FakeCluster, history: list[str]) -> None:

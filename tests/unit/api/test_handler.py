@@ -7,11 +7,11 @@ import time
 
 import msgspec
 import pytest
-from api_client import Client
-from api_fake import FakeCluster
 
 from meshcron.api.handler import KEY_CHARS_MAX, LIST_SLICE
 from meshcron.api.settings import ApiSettings
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import FakeCluster
 
 JOB = {"name": "a", "schedule": "@daily", "command": "x"}
 

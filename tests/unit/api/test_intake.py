@@ -10,27 +10,14 @@ import tracemalloc
 
 import msgspec
 import pytest
-from api_client import Answer, Client
-from api_fake import SECRETS, FakeCluster
 
 from meshcron.api.settings import HEADER_BYTES_MAX, ApiSettings
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import SECRETS, FakeCluster
+from tests.unit.api.bad_input import MALFORMED, answer_of, head
 
 MIB = 1024 * 1024
 JOB = b'{"name": "a", "schedule": "@daily", "command": "x"}'
-
-
-def head(method: str, path: str, *lines: str, token: str | None = SECRETS["admin"]) -> bytes:
-    """The head of a request, exactly as given."""
-    authorization = [f"Authorization: Bearer {token}"] if token else []
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *authorization, *lines, "", ""]).encode()
-
-
-def answer_of(received: bytes) -> Answer:
-    """The first answer in what was received."""
-    first, _, rest = received.partition(b"\r\n\r\n")
-    lines = first.decode("latin-1").split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines[1:])
-    return Answer(int(lines[0].split()[1]), headers, rest[: int(headers["Content-Length"])])  # type: ignore[arg-type]
 
 
 def test_declared_too_large(admin: Client, cluster: FakeCluster) -> None:
@@ -114,31 +101,6 @@ class TestSmallLimit:
         """As large as allowed passes, one byte more does not."""
         assert admin("POST", "/v1/jobs", raw=JOB).status == 201
         assert admin("POST", "/v1/jobs", raw=JOB + b" ").status == 413
-
-
-MALFORMED = {
-    "no host": b"GET /v1/jobs HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil\r\n\r\n",
-    "host with a slash": b"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1/x\r\n\r\n",
-    "no request line": b"GARBAGE\r\n\r\n",
-    "only a method": b"GET\r\n\r\n",
-    "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "space in the target": b"GET /v1/jobs /x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-    "control in the target": b"GET /v1/\x01jobs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-    "header without colon": b"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nnonsense\r\n\r\n",
-    "folded header": b"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b\r\n c\r\n\r\n",
-    "NUL in a header": b"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nA: \x00\r\n\r\n",
-    "blank before the colon": b"GET /v1/jobs HTTP/1.1\r\nHost : 127.0.0.1\r\n\r\n",
-    "negative length": head("POST", "/v1/jobs", "Content-Length: -1"),
-    "length in words": head("POST", "/v1/jobs", "Content-Length: ten"),
-    "lengths that differ": head("POST", "/v1/jobs", "Content-Length: 1", "Content-Length: 2"),
-    "length of many digits": head("POST", "/v1/jobs", "Content-Length: " + "9" * 5000),
-    "length and chunks": head("POST", "/v1/jobs", "Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
-    "unknown transfer encoding": head("POST", "/v1/jobs", "Transfer-Encoding: gzip, chunked"),
-    "bad chunk size": head("POST", "/v1/jobs", "Transfer-Encoding: chunked") + b"zz\r\n",
-    "negative chunk size": head("POST", "/v1/jobs", "Transfer-Encoding: chunked") + b"-1\r\n",
-    "chunk without its end": head("POST", "/v1/jobs", "Transfer-Encoding: chunked") + b"1\r\nxyz",
-}
 
 
 @pytest.mark.parametrize("what", MALFORMED)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from api_fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from meshcron.api import job_list
 from meshcron.api.job_list import COLUMNS, choose
 from meshcron.api.query import Query
 from meshcron.commands import JobView
+from tests.unit.api.api_fake import FakeCluster
 
 
 def chosen(jobs: Sequence[JobView], **query: str | list[str]) -> tuple[list[str], int]:
@@ -37,7 +37,7 @@ def jobs() -> Sequence[JobView]:
     cluster.add_job("gamma", retries=1)
     cluster.add_job("ÄTHER")
     cluster.views["alpha"] = msgspec.structs.replace(cluster.views["alpha"], last_status="success", success_count=7)
-    cluster.views["gamma"] = msgspec.structs.replace(cluster.views["gamma"], open_runs=1)
+    cluster.views["gamma"] = msgspec.structs.replace(cluster.views["gamma"], last_status="running", open_runs=1)
     return cluster.job_views()
 
 

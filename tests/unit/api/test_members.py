@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from api_client import Client
-from api_fake import FakeCluster
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import FakeCluster
 
 
 def test_members(admin: Client) -> None:

@@ -7,11 +7,11 @@ import json
 import threading
 
 import pytest
-from api_client import Client
-from api_fake import FakeCluster
 
 from meshcron.api.output import CHUNK_BYTES
 from meshcron.model import Execution, Status
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import FakeCluster
 
 
 @pytest.fixture
@@ -94,7 +94,12 @@ def test_follow(admin: Client, cluster: FakeCluster, running: Execution) -> None
 def test_follow_from_the_start(admin: Client, cluster: FakeCluster, running: Execution) -> None:
     """Nothing written yet: it waits."""
     cluster.outputs[running.id] = b""
-    timer = threading.Timer(0.1, lambda: (cluster.outputs.update({running.id: b"x"}), cluster.end(running.id)))
+
+    def write_and_end() -> None:
+        cluster.outputs[running.id] = b"x"
+        cluster.end(running.id)
+
+    timer = threading.Timer(0.1, write_and_end)
     timer.start()
     assert admin("GET", path(running, "?follow=true")).body == b"x"
     timer.join()

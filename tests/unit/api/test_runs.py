@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from api_client import Client
-from api_fake import SECRETS, FakeCluster
 
 from meshcron.api.runs import settled
 from meshcron.commands import RunJob
 from meshcron.model import Execution, Job, Status
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import SECRETS, FakeCluster
 
-ADDED = [None, {}, {"env": {}}, {"env": {"A": "1", "B": 2}}]
+ADDED: list[dict[str, object] | None] = [None, {}, {"env": {}}, {"env": {"A": "1", "B": 2}}]
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/a", "/v1/jobs/a/run"])
@@ -99,7 +99,12 @@ def test_who_waits_and_goes_away(admin: Client, cluster: FakeCluster) -> None:
     cluster.runs_end = False
     looks: list[float] = []
     real = cluster.run_executions
-    cluster.run_executions = lambda run_id: looks.append(time.monotonic()) or real(run_id)  # type: ignore[method-assign, func-returns-value]
+
+    def watched(run_id: str) -> list[Execution]:
+        looks.append(time.monotonic())
+        return real(run_id)
+
+    cluster.run_executions = watched  # type: ignore[method-assign]
     request = f"POST /v1/jobs/a?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {admin.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", admin.port), timeout=5) as connection:
         connection.sendall(request.encode())

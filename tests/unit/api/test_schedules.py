@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from api_client import Client
+
+from tests.unit.api.api_client import Client
 
 
 def test_explain(admin: Client) -> None:

@@ -6,17 +6,20 @@ import asyncio
 import inspect
 import socket
 import time
+from typing import Any
 
 import pytest
-from api_client import Client
-from api_fake import FakeCluster
 from tornado import http1connection
 
 from meshcron.api import server as server_module
 from meshcron.api import views
 from meshcron.api.app import make_app
+from meshcron.api.intake import DRAIN_BYTES_MAX
 from meshcron.api.server import TORNADO_REFUSAL, serve
 from meshcron.api.settings import ApiSettings
+from meshcron.commands import JobView
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import FakeCluster
 
 
 def test_port_zero_is_any_free_one(port: int) -> None:
@@ -49,7 +52,7 @@ def test_limits_reach_tornado(cluster: FakeCluster, settings: ApiSettings, loop:
     given = asyncio.run_coroutine_threadsafe(listen(), loop).result(5).conn_params
     assert (given.header_timeout, given.body_timeout) == (server_module.IDLE_SECONDS, server_module.BODY_SECONDS)
     assert given.max_header_size == server_module.HEADER_BUFFER_BYTES
-    assert given.max_body_size == server_module.DRAIN_BYTES_MAX
+    assert given.max_body_size == DRAIN_BYTES_MAX
 
 
 class TestSlowClients:
@@ -97,7 +100,12 @@ def test_slow_reader_holds_nobody_up(admin: Client, cluster: FakeCluster, monkey
         cluster.add_job(f"job-{number}", command="x" * 2000)
     rendered: list[str] = []
     real = views.job
-    monkeypatch.setattr(views, "job", lambda view: rendered.append(view.job.name) or real(view))
+
+    def watched(view: JobView) -> dict[str, Any]:
+        rendered.append(view.job.name)
+        return real(view)
+
+    monkeypatch.setattr(views, "job", watched)
     request = (
         f"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer {admin.token}\r\n\r\n"
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from api_client import Client
-from api_fake import NOW_US, FakeCluster
-
 from meshcron.api.auth import token_hash
 from meshcron.commands import PutToken
 from meshcron.model import SECOND_US
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import NOW_US, FakeCluster
 
 
 def test_make_use_and_revoke(admin: Client, cluster: FakeCluster) -> None:
@@ -62,7 +61,7 @@ def test_repeated_call(admin: Client, cluster: FakeCluster) -> None:
     async def remembered(command: object, key: str) -> object:
         return stored
 
-    cluster.propose = remembered  # type: ignore[assignment, method-assign]
+    cluster.propose = remembered  # type: ignore[method-assign]
     second = admin("POST", "/v1/tokens", {"name": "ci", "role": "viewer"}, {"Idempotency-Key": "k"})
     assert second.json["id"] == first.json["id"]
     assert "token" not in second.json

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
-from api_fake import FakeCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcron.api import views
 from meshcron.api.moments import NEVER
 from meshcron.model import SECOND_US, Execution, Status, Token
+from tests.unit.api.api_fake import FakeCluster
 
 SEED_KEYS = (
     "name schedule command owner owner_email run_as_user success_count error_count last_success last_error disabled"
@@ -46,11 +47,12 @@ def test_job_shows_both_dialects() -> None:
 
 
 def test_job_status() -> None:
-    """Running while a run is open, else how the last one ended."""
+    """The core's word for it: running, or how the last one ended; what is only armed ahead changes nothing."""
     view = FakeCluster().add_job("a")
     assert views.job(view)["status"] == ""
     assert views.job(msgspec.structs.replace(view, last_status="failed"))["status"] == "failed"
-    assert views.job(msgspec.structs.replace(view, last_status="failed", open_runs=1))["status"] == "running"
+    assert views.job(msgspec.structs.replace(view, last_status="running", open_runs=1))["status"] == "running"
+    assert views.job(msgspec.structs.replace(view, last_status="failed", open_runs=1))["status"] == "failed"
 
 
 def test_job_without_a_next_tick() -> None:
@@ -58,7 +60,7 @@ def test_job_without_a_next_tick() -> None:
     assert views.job(msgspec.structs.replace(FakeCluster().add_job("a"), next_wall_us=None))["next"] == NEVER
 
 
-def an_execution(**more: object) -> Execution:
+def an_execution(**more: Any) -> Execution:
     cluster = FakeCluster()
     cluster.add_job("a")
     return cluster.add_execution("a", **more)
@@ -73,6 +75,16 @@ def test_execution() -> None:
     assert (shown["success"], shown["status"], shown["exit_code"], shown["signal"]) == (True, "success", 0, None)
     assert shown["id"] == found.public_id
     assert shown["output_truncated"] is False
+
+
+def test_waiting_execution() -> None:
+    """Armed, and with a reason why it has not started: it waits, and says for what."""
+    armed = an_execution(status=Status.ARMED)
+    assert views.execution(armed, "a")["status"] == "armed"
+    shown = views.execution(msgspec.structs.replace(armed, reason="all 64 slots of one are in use"), "a")
+    assert (shown["status"], shown["reason"]) == ("waiting", "all 64 slots of one are in use")
+    failed = an_execution(status=Status.FAILED, reason="exit code 7")
+    assert views.execution(failed, "a")["status"] == "failed"
 
 
 def test_running_execution() -> None:
