@@ -208,7 +208,7 @@ class Process:
             mesh.start(driver, agent.tags)
             if self._hung_up:
                 self._reload(driver)
-            standing, app = self._api(agent, driver, processes, key, mesh)
+            standing, app = self._api(agent, driver, processes, key, mesh, endpoint)
             server = serve_on(app, sockets, secured)
             self._answering = Answering(agent, read_output(processes), self._url(server.port), self._passing_secret)
             port = server.port
@@ -272,15 +272,15 @@ class Process:
         )
 
     def _api(
-        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh
+        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh, endpoint: Endpoint
     ) -> tuple[Standing, Api]:
         config = self._config
         facts = Facts(
             node_id=self._store.identity.node_id,
             name=config.name,
             fingerprint=key.fingerprint,
-            address=config.advertise or config.http.host,
-            port=config.mesh_port,
+            address=endpoint.host,
+            port=endpoint.mesh_port,
             slots=config.slots,
             machine=machine_facts(config.name),
             started_wall_us=clock.wall_clock_us(),

@@ -390,9 +390,10 @@ class Catalog:
                 if item.trigger == "manual"
                 else f"{item.uid}-{item.epoch}-{item.tick_wall_us // SECOND_US}"
             )
+            owed = self.state.owed[item.owed_key] if item.owed_key else None
             if item.owed_key:
                 self._drop_owed(item.owed_key)
-            self._launch(state, item, run_id)
+            self._launch(state, item, run_id, owed)
             self._move(state, item.tick_wall_us, item.next_wall_us)
             outcome = JobAnswer(self.state.view(state), run_id=run_id)
         return outcome
@@ -420,13 +421,16 @@ class Catalog:
         self._rows.append(state.state_row())
         self._applied.touched.add(state.uid)
 
-    def _launch(self, state: JobState, item: Intent, run_id: str) -> None:
+    def _launch(self, state: JobState, item: Intent, run_id: str, owed: OwedRow | None) -> None:
         for number in item.targets:
             member = self.state.members.get(number)
             if member is None:
                 continue  # it left meanwhile; _holds has seen that somebody is left
+            # Retries of two agents may meet on a third one: there each goes by what it repeats.
+            moved = owed is not None and owed.kind == "retry" and owed.node_id != member.node_id
+            repeats = f"{run_id}|{owed.key}" if owed is not None and moved else run_id
             execution = Execution(
-                id=execution_id(self.state.cluster, run_id, member.node_id, item.attempt),
+                id=execution_id(self.state.cluster, repeats, member.node_id, item.attempt),
                 uid=item.uid,
                 run_id=run_id,
                 index=self._index,
@@ -570,6 +574,7 @@ class Catalog:
 
     def _skip_owed(self, state: JobState, row: OwedRow, *, quietly: bool = False) -> None:
         self._drop_owed(row.key)
+        self._applied.touched.add(row.uid)
         if row.kind not in ("join", "late") and not quietly:
             self._record_skip(
                 state,
@@ -696,7 +701,7 @@ class Catalog:
         attempt = final.attempt + 1
         self._owe(
             OwedRow(
-                f"retry|{final.run_id}|{final.node_id}",
+                f"retry|{final.id}",
                 final.uid,
                 "retry",
                 final.run_id,
@@ -727,7 +732,7 @@ class Catalog:
             if failed:
                 self._tell_siblings(final.run_id, state)
             return
-        if final.status is Status.SKIPPED or f"retry|{final.run_id}|{final.node_id}" in self.state.owed:
+        if final.status is Status.SKIPPED or self.state.retrying_runs.get(final.run_id):
             return
         for uid in sorted(self.state.children.get(state.job.name, ())):
             child = self.state.jobs[uid]

@@ -346,7 +346,10 @@ class Scheduler:
     def _targets(self, state: JobState, node_id: str) -> Selected:
         """Where a retry runs: on the same agent, or where `retry_on` says so (or the agent is no member any more) on
         another one that matches."""
+        member = self._state.member_of(node_id)
         same = [one for one in self.candidates if one.node_id == node_id]
+        if member is not None and not same:
+            same = [Candidate(member.number, {}, {}, node_id=node_id)]  # not heard yet: it is not taken for dead
         others = [one for one in self.candidates if one.node_id != node_id and not one.failed]
         if same and state.job.retry_on == "same":
             return select(None, same)

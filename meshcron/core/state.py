@@ -82,6 +82,8 @@ class State:
         self.owed: dict[str, OwedRow] = {}
         self.retrying: dict[int, int] = defaultdict(int)
         """How many retries are owed to a job: until they are decided its run is not over."""
+        self.retrying_runs: dict[str, int] = defaultdict(int)
+        """The same by run."""
         self.members: dict[int, Member] = {}
         self.roster_index = 0
         """Index of the last entry that changed who is a member or votes."""
@@ -213,13 +215,19 @@ class State:
 
     def add_owed(self, row: OwedRow) -> None:
         """A run is owed."""
-        self.retrying[row.uid] += row.kind == "retry" and row.key not in self.owed
+        if row.kind == "retry" and row.key not in self.owed:
+            self.retrying[row.uid] += 1
+            self.retrying_runs[row.run_id] += 1
         self.owed[row.key] = row
 
     def remove_owed(self, key: str) -> None:
         """An owed run is decided."""
         row = self.owed.pop(key)
-        self.retrying[row.uid] -= row.kind == "retry"
+        if row.kind == "retry":
+            self.retrying[row.uid] -= 1
+            self.retrying_runs[row.run_id] -= 1
+            if not self.retrying_runs[row.run_id]:
+                del self.retrying_runs[row.run_id]
 
     def is_busy(self, state: JobState) -> bool:
         """Whether a run of a job is not over: something is open, or a retry is owed."""

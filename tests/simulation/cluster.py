@@ -10,6 +10,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 
 from msgspec import Struct
 from world import START_WALL_US, Disk  # type: ignore[import-not-found] # conftest.py adds this folder
@@ -24,12 +25,24 @@ from meshcron.core.settings import Settings
 from meshcron.core.timing import Timing
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
-from meshcron.rows import BallotRow, Loaded, MarkRow
+from meshcron.rows import BallotRow, Loaded, MarkRow, MetaRow, SeenRow
 
 BOOT_US = 1_000_000_000
 
 SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 """The long times of the protocol made short, so that a seed sees them in a minute."""
+
+
+def _durable_index(disk: Disk) -> int:
+    applied = disk.tables["meta"].get("applied")
+    return max(disk.last_index, int(applied.value.split()[0]) if isinstance(applied, MetaRow) else 0)
+
+
+def _holds(disk: Disk, index: int, term: int) -> bool:
+    row = disk.log.get(index)
+    if row is not None:
+        return bool(row.term == term)
+    return index <= _durable_index(disk) and bool(disk.last_index) and index not in disk.log
 
 
 class Weather(Struct):
@@ -74,7 +87,8 @@ class Host:
         self.backlog: list[Event] = []
         self.durable = 0
         self.held: list[Effect] = []
-        self.disk_free_us = 0
+        self.unwritten: list[tuple[int, Callable[[], None]]] = []
+        self.writing = False
         self.slow_disk = False
         self.processes: dict[str, Process] = {}
         self.ended: dict[str, Ending] = {}
@@ -82,6 +96,7 @@ class Host:
         self.arrived: events.SnapshotArrived | None = None
         self.wake_token = 0
         self.checked_index = 0
+        self.checked_commit = 0
 
     def now(self) -> Instant:
         passed = self.world.now_us - BOOT_US
@@ -98,7 +113,7 @@ class Host:
         self.session += 1
         self.starts_taken += 1
         self.durable, self.held = 0, []
-        self.disk_free_us = self.world.now_us
+        self.unwritten, self.writing = [], False
         self.connected = None
         self.checked_index = 0
         settings = Settings(
@@ -119,6 +134,7 @@ class Host:
             timing=self.world.timing,
         )
         self.agent = Agent(settings, self.disk.load())
+        self.checked_commit = self.agent.ledger.commit_index
         self.perform(self.agent.start(self.now()))
         self.set_wake()
         self.world.announce(self)
@@ -133,6 +149,13 @@ class Host:
             if other is not self and other.connected and self.node_id in other.connected.dial:
                 delay = self.world.random.randrange(20_000, 60_000)
                 other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
+
+    def wipe(self) -> None:
+        """A new disk in the machine: whoever starts on it is somebody else with the same name."""
+        assert self.agent is None
+        self.disk = Disk()
+        self.node_id = f"{self.world.random.getrandbits(128):032x}"
+        self.starts_taken = 0
 
     def _seen_gone(self, other: Host) -> None:
         if self.agent is None and (self, other) not in self.world.cuts and (other, self) not in self.world.cuts:
@@ -171,8 +194,10 @@ class Host:
             self.backlog.append(event)
             return
         self.world.events += 1
+        fence = self.agent.runner.fence
         wanted = self.agent.handle(event, self.now())
         self.world.watch(self)
+        self.world.check_fence(event, fence, wanted)
         self.perform(wanted)
         if isinstance(event, events.Persisted) and self.agent is not None:
             self.durable = max(self.durable, event.n)
@@ -210,6 +235,8 @@ class Host:
 
     def do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
         world = self.world
+        if world.tap is not None and world.tap(self, effect):
+            return
         match effect:
             case effects.Persist():
                 self._persist(effect.n, lambda: self.disk.write(effect.rows))
@@ -248,19 +275,30 @@ class Host:
                 raise AssertionError(effect.why)
 
     def _persist(self, n: int, write: Callable[[], None]) -> None:
+        """One writer, in order: whatever has gathered while it wrote is its next group."""
+        self.unwritten.append((n, write))
+        if not self.writing:
+            self._commit()
+
+    def _commit(self) -> None:
+        group, self.unwritten = self.unwritten, []
+        self.writing = True
         delay = self.world.random.choice((150, 200, 400, 3_000))
         if self.slow_disk:
             delay = self.world.random.choice((50_000, 400_000, 1_500_000))
-        self.disk_free_us = max(self.disk_free_us, self.world.now_us) + delay
 
         def durable() -> None:
-            write()
+            self.writing = False
+            for _, write in group:
+                write()
             if self.world.crash_chance and self.world.random.random() < self.world.crash_chance:
                 self.crash()  # durable, and nobody was told
                 return
-            self.give(events.Persisted(n))
+            if self.unwritten:
+                self._commit()
+            self.give(events.Persisted(group[-1][0]))
 
-        self.later(self.disk_free_us - self.world.now_us, durable)
+        self.later(delay, durable)
 
     # processes
 
@@ -281,8 +319,10 @@ class Host:
                 events.ProcessStarted(execution_id, pid, self.now().boot_us // 10_000, self.now().wall_us)
             ),
         )
-        code = 0 if world.random.random() < 0.8 else 1
-        lasts = world.random.choice((500, 2_000, 800_000, 4 * SECOND_US))
+        code, lasts = 0, world.lasts_us
+        if not lasts:
+            code = 0 if world.random.random() < 0.8 else 1
+            lasts = world.random.choice((500, 2_000, 800_000, 4 * SECOND_US))
         world.later(lasts, lambda: self.end(execution_id, code, None))
 
     def end(self, execution_id: str, code: int | None, signal: int | None) -> None:
@@ -331,6 +371,17 @@ class Cluster:
         """Executions that some agent has applied the intent of."""
         self.leaders: dict[tuple[str, int], str] = {}
         self.committed: dict[tuple[str, int], tuple[int, int]] = {}
+        self.votes: dict[tuple[str, str, int], str] = {}
+        """Whom a voter has told that it votes for it, by cluster and term: a restart does not make it another one."""
+        self.late_us: dict[str, int] = {}
+        """How long after its tick an execution started, by a clock that is always right."""
+        self.lasts_us = 0
+        """How long every process runs, and then ends well; 0 = the seed decides."""
+        self.tap: Callable[[Host, Effect], bool] | None = None
+        """A script sees every effect at the moment it leaves; True = it does not leave."""
+        self.hold: Callable[[Host, Host, messages.Message], bool] | None = None
+        """A script keeps messages back: they hang in `hung` until `release`."""
+        self.hung: list[Callable[[], None]] = []
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
 
@@ -392,16 +443,27 @@ class Cluster:
                 if any(one.node_id == source.node_id for one in target.connected.members):
                     target.give(events.MessageReceived(source.node_id, message))
 
-            self.later(self._delay_us(), arrive)
+            if self.hold is not None and self.hold(source, target, message):
+                self.hung.append(arrive)
+            else:
+                self.later(self._delay_us(), arrive)
+
+    def release(self) -> None:
+        """What hung in a queue arrives after all, whoever listens there by now."""
+        hung, self.hung = self.hung, []
+        for at, arrive in enumerate(hung):
+            self.later(100 + at, arrive)
 
     def send(self, source: Host, to: str, message: messages.Message) -> None:
         target = self.by_node(to)
+        self.check_message(source, to, message)
         if target is source:
             source.later(5, lambda: source.give(events.MessageReceived(source.node_id, message)))
         elif target is not None and source.connected is not None and self._knows_endpoint(source, target):
             self._carry(source, target, message)
 
     def publish(self, source: Host, topic: str, message: messages.Message) -> None:
+        self.check_message(source, "", message)
         for target in self.hosts:
             if target is source or target.agent is None or target.connected is None:
                 continue
@@ -538,10 +600,63 @@ class Cluster:
             known = self.committed.setdefault((agent.cluster, applied[0]), applied[1:])
             self.intended.update(agent.state.open)
             assert known == applied[1:], f"4: entry {applied[0]} was committed twice, differently"
+            agent.check()
+        if agent.ledger.commit_index > host.checked_commit:
+            if agent.ledger.leads:
+                self._check_copies(agent)
+            host.checked_commit = agent.ledger.commit_index
+
+    def _check_copies(self, agent: Agent) -> None:
+        """What a leader calls committed lies on the disks of a majority, now."""
+        index, voters = agent.ledger.commit_index, agent.ledger.voters
+        term = agent.ledger.term
+        holders = [host for host in self.hosts if host.node_id in voters and _holds(host.disk, index, term)]
+        assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
+
+    def check_message(self, source: Host, to: str, message: messages.Message) -> None:
+        """Nobody says what is not so, or not durable."""
+        agent = source.agent
+        assert agent is not None
+        match message:
+            case messages.Vote():
+                self._vote(source, message.term, source.node_id)
+            case messages.VoteReply(granted=True):
+                self._vote(source, message.term, to)
+            case messages.Appended(ok=True):
+                held = _durable_index(source.disk)
+                assert message.match_index <= held, f"{source.name} acknowledges {message.match_index}, holds {held}"
+            case messages.Run():
+                for order in message.orders:
+                    assert order.execution_id in self.intended, f"8: {order.execution_id} is ordered before its commit"
+            case _:
+                pass
+
+    def _vote(self, source: Host, term: int, to: str) -> None:
+        assert source.agent is not None
+        voted = self.votes.setdefault((source.agent.cluster, source.node_id, term), to)
+        assert voted == to, f"2: {source.name} votes twice in term {term}"
+        ballot = source.disk.ballot
+        durable = ballot.term > term or (ballot.term == term and ballot.voted_for == to)
+        assert durable, f"2: {source.name} votes in term {term} before the vote is durable"
+
+    @staticmethod
+    def check_fence(event: Event, fence: messages.Fence, wanted: list[Effect]) -> None:
+        """An order of an old leader changes nothing."""
+        if not isinstance(event, events.MessageReceived):
+            return
+        if not isinstance(event.message, messages.Run | messages.Stop) or event.message.fence >= fence:
+            return
+        written = [row for one in wanted if isinstance(one, effects.Persist) for row in one.rows]
+        assert not any(isinstance(row, SeenRow) for row in written), f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
         """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on."""
         assert execution_id in self.intended, f"8: {execution_id} starts without a committed intent"
+        told = self.record(execution_id)
+        assert told is None or told.status is not Status.SKIPPED, f"P2: {execution_id} was {told.reason} and starts"
+        if "MESHCRON_SCHEDULED_AT" in env:
+            scheduled = datetime.fromisoformat(env["MESHCRON_SCHEDULED_AT"]).timestamp()
+            self.late_us[execution_id] = START_WALL_US + self.now_us - BOOT_US - int(scheduled) * SECOND_US
         if not env.get("MESHCRON_JOB", "").startswith("forbid"):
             return
         for other in self.hosts:
