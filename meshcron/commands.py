@@ -73,7 +73,15 @@ class RevokeToken(Struct, frozen=True, tag="revoke_token"):
     actor: str = ""
 
 
-Command = PutJob | DeleteJob | RunJob | StopRun | SetPaused | ClearHistory | PutToken | RevokeToken
+class RemoveMember(Struct, frozen=True, tag="remove_member"):
+    """A member leaves for good, or is removed: a voter's seat is given to another one first, what is open on it is
+    lost. Answered once that has begun; it is over when the member is gone from the list."""
+
+    name: str
+    actor: str = ""
+
+
+Command = PutJob | DeleteJob | RunJob | StopRun | SetPaused | ClearHistory | PutToken | RevokeToken | RemoveMember
 
 
 class JobView(Struct, frozen=True):

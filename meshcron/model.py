@@ -183,6 +183,8 @@ class Member(Struct, frozen=True, kw_only=True):
     eligible: bool = True
     """False: `voter = never`, it neither votes nor holds the log."""
     voter: bool = True
+    leaving: bool = False
+    """It was asked to go: it gets no new runs, and its seat to another one."""
 
 
 class Token(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from meshcron.commands import (
     JobView,
     PutJob,
     PutToken,
+    RemoveMember,
     RevokeToken,
     RunJob,
     SetPaused,
@@ -28,7 +29,7 @@ from meshcron.commands import (
     StopRun,
 )
 from meshcron.errors import NoLeader, OutcomeUnknown, UnknownExecution, UnknownJob
-from meshcron.model import Execution, Status, Token
+from meshcron.model import Execution, Member, Status, Token
 
 Outcome = TypeVar("Outcome")
 
@@ -201,6 +202,10 @@ class Service:
     async def set_paused(self, command: SetPaused, key: str = "") -> bool:
         """Pause or resume scheduling; answers the new state."""
         return await self._write(command, key, bool)
+
+    async def remove_member(self, command: RemoveMember, key: str = "") -> Member:
+        """Have a member leave for good; answers when that has begun. Raises NotFound, Conflict (the last one)."""
+        return await self._write(command, key, Member)
 
     async def put_token(self, command: PutToken, key: str = "") -> Token:
         """Add a token. Raises Conflict where its name is in use."""

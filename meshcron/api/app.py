@@ -46,6 +46,8 @@ ROUTES = (
     Route("/v1/history", executions.History),
     Route("/v1/busy", executions.Busy),
     Route("/v1/members", members.Members),
+    Route("/v1/members/{name}", members.OneMember),
+    Route("/v1/leave", members.Leave),
     Route("/v1/leader", members.Leader),
     Route("/v1/isleader", members.IsLeader),
     Route("/v1/explain", schedules.Explain),

@@ -88,14 +88,13 @@ class Handler(RequestHandler):
         if elsewhere is None or self.LOCAL or self.admission.via:
             return None
         to = elsewhere.where()
-        return self._pass_on(elsewhere, to) if to else None
+        return self.pass_on(elsewhere, to, self.request.method or "", self.request.uri or "/") if to else None
 
-    async def _pass_on(self, elsewhere: Elsewhere, to: str) -> None:
+    async def pass_on(self, elsewhere: Elsewhere, to: str, method: str, uri: str) -> None:
         """Lets another agent answer. The token travels along and is judged there again."""
         given = self.request.headers
         headers = {name: given[name] for name in PASSED_ON if name in given}
-        method = self.request.method or ""
-        told = await elsewhere.ask(to, method, self.request.uri or "/", headers, self.request.body)
+        told = await elsewhere.ask(to, method, uri, headers, self.request.body)
         self.set_status(told.status)
         for name, value in told.headers.items():
             self.set_header(name, value)

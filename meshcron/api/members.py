@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import ClassVar
+from urllib.parse import quote
 
 from meshcron.api import views
 from meshcron.api.handler import LIST_SLICE, Handler
+from meshcron.commands import RemoveMember
 from meshcron.errors import NotFound
 
 
@@ -22,6 +25,35 @@ class Members(Handler):
             [views.member(each) for each in chosen[at : at + LIST_SLICE]] for at in range(0, len(chosen), LIST_SLICE)
         )
         await self.show_list(slices, len(members))
+
+
+class OneMember(Handler):
+    """`DELETE /v1/members/{name}`: it leaves for good; its seat as a voter is given to another one first."""
+
+    NEEDS: ClassVar = {"DELETE": "admin"}
+
+    async def delete(self, name: str) -> None:
+        """202: it has begun, and is over when the member is gone from the list."""
+        member = await self.context.service.remove_member(RemoveMember(name, self.actor), self.key)
+        self.show({"name": member.name, "id": member.node_id, "leaving": True}, HTTPStatus.ACCEPTED)
+
+
+class Leave(Handler):
+    """`POST /v1/leave`: this agent leaves its cluster for good."""
+
+    NEEDS: ClassVar = {"POST": "admin"}
+    LOCAL: ClassVar = True
+
+    async def post(self) -> None:
+        """As `DELETE /v1/members/{own name}`, which another agent answers where this one does not lead."""
+        name = self.context.settings.agent
+        elsewhere = self.context.elsewhere
+        to = elsewhere.where() if elsewhere else ""
+        if elsewhere and to:
+            await self.pass_on(elsewhere, to, "DELETE", f"/v1/members/{quote(name, safe='')}")
+            return
+        member = await self.context.service.remove_member(RemoveMember(name, self.actor), self.key)
+        self.show({"name": member.name, "id": member.node_id, "leaving": True}, HTTPStatus.ACCEPTED)
 
 
 class Leader(Handler):

@@ -73,11 +73,44 @@ def why_not_ready(client: Client) -> str:
     return ""
 
 
+@click.group(invoke_without_command=True)
+@click.pass_context
+@prints
+@talks
+def members(client: Client, screen: Screen, ctx: click.Context) -> None:
+    """List the agents of the cluster.
+
+    `members rm NAME` takes one out for good: its seat as a voter goes to another agent, what is open on it is lost.
+    """
+    if ctx.invoked_subcommand is None:
+        _list(client, screen)
+
+
+@members.command("rm")
+@click.argument("name")
+@prints
+@talks
+def remove(client: Client, screen: Screen, name: str) -> None:
+    """Take an agent out of the cluster for good; the cluster key is still known on its machine."""
+    _left(screen, client.call("DELETE", url_path("members", name)).value)
+
+
 @click.command()
 @prints
 @talks
-def members(client: Client, screen: Screen) -> None:
-    """List the agents of the cluster."""
+def leave(client: Client, screen: Screen) -> None:
+    """Take the agent on this machine out of its cluster for good."""
+    _left(screen, client.call("POST", url_path("leave")).value)
+
+
+def _left(screen: Screen, answer: Member) -> None:
+    if screen.as_json:
+        screen.data(answer)
+        return
+    screen.line(f'{answer["name"]} is leaving; once it is gone from "meshcron members", end its agent there')
+
+
+def _list(client: Client, screen: Screen) -> None:
     found: list[Member] = client.get(url_path("members"))
     if screen.as_json:
         screen.data(found)

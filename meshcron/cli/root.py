@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Cluster": {
         "status": Entry("cluster:status", "Show this agent and its place in the cluster."),
         "members": Entry("cluster:members", "List the agents of the cluster."),
+        "leave": Entry("cluster:leave", "Take the agent on this machine out of its cluster for good."),
         "token": Entry("tokens:token", "Manage the keys to the API."),
     },
     "This machine": {

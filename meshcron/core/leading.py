@@ -179,7 +179,8 @@ class Leading:
         """Who may be chosen for a run, as they last described themselves."""
         found: list[Candidate] = []
         failed = self._membership.failed
-        for number, member in self._state.members.items():
+        staying = {number: member for number, member in self._state.members.items() if not member.leaving}
+        for number, member in staying.items():
             if member.node_id == self._settings.node_id:
                 found.append(Candidate(number, self.tags, self._settings.facts, self.running, node_id=member.node_id))
             elif beat := self._membership.beat_of(member.node_id):
@@ -193,7 +194,7 @@ class Leading:
         early = turn.now.boot_us < max(
             self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
         )
-        self._cold = early and len(found) < len(self._state.members)
+        self._cold = early and len(found) < len(staying)
 
     def tags_changed(self, tags: dict[str, str], turn: Turn) -> None:
         """This agent's own tags."""
@@ -240,6 +241,8 @@ class Leading:
             self._reshaping = True
             self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
             return
+        if self._let_leave(health, turn):
+            return
         last_us, hold_us = self._state.hand_over
         if self._clock.cluster_us(turn.now) < last_us + hold_us:
             return
@@ -248,6 +251,20 @@ class Leading:
         if better:
             self._reshaping = True
             self._ledger.propose(entries.HandOver(better, self._clock.cluster_us(turn.now)), turn)
+
+    def _let_leave(self, health: dict[str, Health], turn: Turn) -> bool:
+        """Members on their way out: the leader hands over, who has no vote (any more) is removed."""
+        for number, member in sorted(self._state.members.items()):
+            if not member.leaving:
+                continue
+            if member.node_id == self._settings.node_id:
+                if heir := self._ledger.heir(health):
+                    self._ledger.hand_over(heir, turn)
+                    return True
+            elif not member.voter:
+                self._ledger.propose(entries.MemberRemove(number, self._clock.cluster_us(turn.now)), turn)
+                return True
+        return False
 
     def _health(self, turn: Turn) -> dict[str, Health]:
         now_us, own = turn.now.boot_us, self._settings.node_id

@@ -258,6 +258,11 @@ class Ledger:
         ]
         return max(better)[1] if better else ""
 
+    def heir(self, health: Mapping[str, Health]) -> str:
+        """The caught-up voter that could lead in our place; "" = none."""
+        able = [one for one in self.voters if one in health and self.lag(one) == 0 and health[one].stable_us]
+        return max(able, key=lambda one: (health[one].stable_us, one), default="")
+
     def hand_over(self, to: str, turn: Turn) -> None:
         """Ask it to stand; nothing is proposed until it has won or had its time."""
         self._replication.hand_over(to, turn)

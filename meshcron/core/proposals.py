@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from meshcron import commands, entries
 from meshcron.core import schedule as grammar
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.scheduler import Scheduler, next_tick
 from meshcron.core.state import JobState, State
 from meshcron.entries import UNCHANGED, Entry
-from meshcron.errors import Conflict, InvalidRequest, PreconditionFailed, UnknownExecution, UnknownJob
+from meshcron.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, UnknownExecution, UnknownJob
 from meshcron.model import Instant, Job
 
 
@@ -46,6 +48,8 @@ class Proposals:
                 return [entries.Prune(self._job(command.name).uid, 0, 0, True, call)]
             case commands.PutToken():
                 return [entries.TokenPut(command.token, call)]
+            case commands.RemoveMember():
+                return [self._remove_member(command.name)]
             case commands.RevokeToken():
                 return [entries.TokenRevoke(command.id, call)]
             case _:
@@ -58,6 +62,15 @@ class Proposals:
         if if_revision is not None and state.revision != if_revision:
             raise PreconditionFailed(f"{name!r} is at revision {state.revision}, not {if_revision}")
         return state
+
+    def _remove_member(self, name: str) -> entries.MemberPut:
+        """It is marked; the leader then gives its seat away and removes it (leading.py)."""
+        member = next((one for one in self._state.members.values() if name in (one.name, one.node_id)), None)
+        if member is None:
+            raise NotFound("member", name)
+        if len(self._state.members) == 1:
+            raise Conflict("name", f"{name!r} is the last member", "end it and delete its data directory")
+        return entries.MemberPut(replace(member, leaving=True))
 
     # jobs
 

@@ -55,17 +55,19 @@ def next_voters(
 ) -> frozenset[str] | None:
     """The next single change of who votes; None = it is right as it is. Nobody votes before it was heard for
     `stable_us` without a gap."""
-    eligible = {one.node_id: one for one in members.values() if one.eligible}
+    eligible = {one.node_id: one for one in members.values() if one.eligible and not one.leaving}
     away = sorted(voters - eligible.keys() - {leader})
-    if away:
+    if away and len(voters) > 2:
         return voters - {away[0]}
     dead = sorted(one for one in voters - {leader} if one in health and health[one].silent_us >= DEAD_US)
     ready = sorted(
         (one for id_, one in eligible.items() if id_ not in voters and _is_ready(health.get(id_), stable_us)),
         key=lambda one: (-one.priority, one.number),
     )
+    if leader not in eligible:
+        return _make_way(voters, ready)
     if len(voters) % 2 == 0:
-        return _make_odd(leader, voters, dead, ready)
+        return _make_odd(leader, voters, [*away, *dead], ready)
     if dead and ready:
         return voters | {ready[0].node_id}
     alive = len(voters) - len(dead)
@@ -73,6 +75,11 @@ def next_voters(
     if len(voters) < target and len(ready) >= 2:
         return voters | {ready[0].node_id}
     return None
+
+
+def _make_way(voters: frozenset[str], ready: list[Member]) -> frozenset[str] | None:
+    """A leader that leaves hands over; where it votes alone, somebody has to be there to hand over to."""
+    return voters | {ready[0].node_id} if len(voters) == 1 and ready else None
 
 
 def _make_odd(leader: str, voters: frozenset[str], dead: list[str], ready: list[Member]) -> frozenset[str] | None:

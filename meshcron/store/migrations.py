@@ -21,13 +21,14 @@ def _log_base(connection: sqlite3.Connection) -> None:
 
 def _member_keys(connection: sqlite3.Connection) -> None:
     """2 -> 3: a member has a public key, and may be one that never votes."""
-    old = connection.execute("SELECT node_id, name, number, '', priority, 1, voter FROM members").fetchall()
+    old = connection.execute("SELECT node_id, name, number, '', priority, 1, voter, 0 FROM members").fetchall()
     connection.execute("DROP TABLE members")
     connection.execute(
         "CREATE TABLE members ( node_id TEXT PRIMARY KEY, name TEXT NOT NULL, number INTEGER NOT NULL, "
-        "public_key TEXT NOT NULL, priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL )"
+        "public_key TEXT NOT NULL, priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL, "
+        "leaving INTEGER NOT NULL )"
     )
-    connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", old)
+    connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)", old)
 
 
 STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys}

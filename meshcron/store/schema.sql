@@ -33,7 +33,7 @@ CREATE TABLE owed (
 );
 CREATE TABLE members (
     node_id TEXT PRIMARY KEY, name TEXT NOT NULL, number INTEGER NOT NULL, public_key TEXT NOT NULL,
-    priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL
+    priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL, leaving INTEGER NOT NULL
 );
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, sha256 TEXT NOT NULL, created_wall_us INTEGER NOT NULL,

@@ -27,6 +27,7 @@ from meshcron.commands import (
     JobView,
     PutJob,
     PutToken,
+    RemoveMember,
     RevokeToken,
     RunJob,
     SetPaused,
@@ -34,7 +35,7 @@ from meshcron.commands import (
     StopRun,
 )
 from meshcron.errors import Conflict, InvalidSchedule, NoLeader, NotFound, PreconditionFailed, UnknownJob
-from meshcron.model import ROLES, SECOND_US, Execution, Job, Role, Status, Token, Trigger
+from meshcron.model import ROLES, SECOND_US, Execution, Job, Member, Role, Status, Token, Trigger
 from meshcron.service import AgentView, Explained, MemberView, OutputChunk, Service
 
 NOW_US = 1_893_456_000 * SECOND_US
@@ -240,6 +241,8 @@ class FakeCluster:
                 if token_id not in self.token_rows:
                     raise NotFound("token", token_id)
                 return self.token_rows.pop(token_id)
+            case RemoveMember(name=name):
+                return Member(node_id=f"node-{name}", name=name, number=1, leaving=True)
             case SetPaused(paused=paused):
                 return paused
 

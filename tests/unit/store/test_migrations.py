@@ -22,6 +22,7 @@ VERSION_1 = (
         "public_key TEXT NOT NULL,\n    priority INTEGER NOT NULL, eligible INTEGER NOT NULL,",
         "priority INTEGER NOT NULL,",
     )
+    .replace("voter INTEGER NOT NULL, leaving INTEGER NOT NULL", "voter INTEGER NOT NULL")
 )
 
 
@@ -51,7 +52,7 @@ def test_a_database_of_version_1_is_opened(tmp_path: Path, build: Any, cut: int,
     try:
         assert (read_log(database.reader), read_base(database.reader)) == (rows, base)
         assert database.reader.execute("SELECT value FROM meta").fetchall() == [("7",)]
-        assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1)]
+        assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1, 0)]
         fresh = sqlite3.connect(":memory:")
         fresh.executescript(schema())
         assert structure(database.reader) == structure(fresh)
