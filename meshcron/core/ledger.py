@@ -40,6 +40,8 @@ class Ledger:
         self._voter = Voter(node_id, timing, loaded.ballot, loaded.log, applied)
         self._election = Election(self._voter, priority_of, mark_cluster_us)
         self._replication = Replication(self._voter)
+        self._lost_leader = True
+        """Whether its leader was silent for so long, when last looked, that others may have a new one."""
         known = frozenset(member.node_id for member in loaded.members if member.voter)
         if known:
             self._voter.rosters.append((applied[0], known))
@@ -66,8 +68,9 @@ class Ledger:
 
     @property
     def leader(self) -> str:
-        """Node id of this term's leader, "" while none was heard."""
-        return self._voter.leader
+        """Node id of this term's leader, "" while none is heard: one that we lost may be none any more, and nothing
+        that is sent to it arrives."""
+        return "" if self._lost_leader else self._voter.leader
 
     @property
     def first_index(self) -> int:
@@ -135,6 +138,7 @@ class Ledger:
 
     def woke(self, turn: Turn) -> None:
         """Timers."""
+        self._lost_leader = self.has_lost_leader(turn.now.boot_us)
         self._election.woke(turn)
 
     def gone(self, node_id: str, turn: Turn) -> None:
@@ -150,6 +154,7 @@ class Ledger:
 
     def lead(self, turn: Turn) -> None:
         """Begin the term just won."""
+        self._lost_leader = False
         self._replication.lead(turn)
 
     # messages
@@ -168,6 +173,7 @@ class Ledger:
             case Append():
                 if self._replication.append(sender, message, turn):
                     self._election.heard_leader(turn)
+                    self._lost_leader = False
                     return True
             case Appended():
                 self._replication.appended(sender, message, turn)

@@ -31,6 +31,8 @@ class Progress(Struct):
     """Our clock when we sent the last append it has answered."""
     heard_boot_us: int = 0
     sent_boot_us: int = 0
+    told_commit: int = 0
+    """Whoever forwarded a write answers it once it knows this: not worth an idle append's time."""
     in_flight: int = 0
     snapshot: bool = False
     """A snapshot is on its way: no entries until it has arrived or failed."""
@@ -138,7 +140,7 @@ class Replication:
                 self._append(node_id, one, rows, turn, cluster_us)
                 one.in_flight += 1
                 idle = False
-            if idle:
+            if idle or voter.commit_index > one.told_commit:
                 self._append(node_id, one, (), turn, cluster_us)
 
     def _lacks_log(self, one: Progress) -> bool:
@@ -158,6 +160,7 @@ class Replication:
             payload=tuple(row.body for row in rows),
         )
         one.sent_boot_us = turn.now.boot_us
+        one.told_commit = voter.commit_index
         one.next_index += len(rows)
         # A leader's Append need not wait for its own write: its own copy counts at Persisted only (PROTOCOL 5).
         turn.at_once(Send(to, message))
@@ -224,7 +227,8 @@ class Replication:
         voter.role = "follower"
         voter.leader = sender
         if message.prev_index == 0 and not message.heads and voter.log.last_index:
-            self._answer(sender, message, ok=True, match=0, turn=turn)  # it keeps us calm while a snapshot comes
+            # It keeps us calm while a snapshot comes, and must hear once that is there: what is committed here, all have.
+            self._answer(sender, message, ok=True, match=voter.commit_index, turn=turn)
             return True
         conflict = self._conflict(message)
         if conflict is not None:
@@ -272,6 +276,6 @@ class Replication:
             effect = Appended(term=voter.term, ok=ok, match_index=match, sent_boot_us=message.sent_boot_us)
             turn.after_writes(Send(to, effect))
             return
-        durable = min(match, max(voter.durable_index, voter.log.base_index)) if ok else match
+        durable = min(match, voter.durable_index) if ok else match
         effect = Appended(term=voter.term, ok=ok, match_index=durable, sent_boot_us=message.sent_boot_us)
         turn.at_once(Send(to, effect))

@@ -106,7 +106,7 @@ class CronSchedule(Schedule):
 
 @dataclass(frozen=True, slots=True)
 class EverySchedule(Schedule):
-    """Ticks at anchor + k * period, k >= 1."""
+    """Ticks at anchor + k * period; before the anchor too, for a clock that stepped back behind it goes on."""
 
     period_us: int
     anchor_us: int
@@ -115,9 +115,8 @@ class EverySchedule(Schedule):
         return self.anchor_us + (self._passed(wall_us) + 1) * self.period_us
 
     def latest_before(self, wall_us: int, after_us: int) -> int | None:
-        passed = self._passed(wall_us)
-        tick_us = self.anchor_us + passed * self.period_us
-        return tick_us if passed and tick_us > after_us else None
+        tick_us = self.anchor_us + self._passed(wall_us) * self.period_us
+        return tick_us if tick_us > after_us else None
 
     def count_between(self, after_us: int, upto_us: int, most: int) -> int | None:  # noqa: ARG002 arithmetic has no bound
         return max(self._passed(upto_us) - self._passed(after_us), 0)
@@ -126,8 +125,8 @@ class EverySchedule(Schedule):
         return period_words(self.period_us)
 
     def _passed(self, wall_us: int) -> int:
-        """The ticks up to this instant, itself included."""
-        return max((wall_us - self.anchor_us) // self.period_us, 0)
+        """The ticks up to this instant, itself included, counted from the anchor; negative before it."""
+        return (wall_us - self.anchor_us) // self.period_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,4 +178,5 @@ class Voter:
         self._decoded.clear()
         self._unsynced.clear()
         self.commit_index = self.applied_index = index
-        self.durable_index = index
+        self.durable_index = 0
+        self._touched = True  # durable with the Persist that installs it

@@ -15,7 +15,7 @@ from meshcron.model import Ending, Launch, Limits
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.process import Processes
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", ProcessStarted, ProcessEnded, ProcessLost, ProcessNotStarted)
 
 DEADLINE_SECONDS = 20.0
 NOBODY_ELSE = RunAsPolicy()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meshcron.model import OUTPUT_TAIL_BYTES
-from meshcron.runtime import output, process
+from meshcron.runtime import output
 
 Play = Callable[..., None]
 Stage = Any
@@ -155,7 +155,7 @@ def test_where_no_holes_can_be_punched(play: Play, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.EOPNOTSUPP, "no holes here")
 
     real = output.OutputFile.open
-    monkeypatch.setattr(process.OutputFile, "open", lambda path, most: real(path, most, refuse))
+    monkeypatch.setattr(output.OutputFile, "open", lambda path, most: real(path, most, refuse))
 
     async def story(stage: Stage) -> None:
         ending = await stage.run(IN_PIECES)

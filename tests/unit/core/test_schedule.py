@@ -183,20 +183,23 @@ def test_a_fixed_time_on_the_second_pass() -> None:
 
 
 def test_every_counts_from_its_anchor() -> None:
-    """Whole periods after the creation, floored to its second: never the creation itself, and nothing moves them."""
+    """Whole periods from the creation, floored to its second: nothing moves them, and a clock that stepped back behind
+    the creation goes on with them."""
     anchor = us("2026-06-01 10:00") + 10 * SECOND_US
     schedule = parse("@every 1h30m", anchor_us=anchor + 654_321)
     first, period = anchor + 5400 * SECOND_US, 5400 * SECOND_US
-    assert schedule.next_after(0) == schedule.next_after(anchor) == schedule.next_after(first - 1) == first
+    assert schedule.next_after(anchor) == schedule.next_after(first - 1) == first
+    assert schedule.next_after(anchor - 1) == anchor
+    assert schedule.next_after(anchor - period - 1) == anchor - period
     assert schedule.next_after(first) == first + period
-    assert schedule.latest_before(first - 1, 0) is None
+    assert schedule.latest_before(first - 1, anchor) is None
     assert schedule.latest_before(first, 0) == first
     assert schedule.latest_before(first + 10 * period - 1, first) == first + 9 * period
     assert schedule.latest_before(first + period - 1, first) is None
-    assert schedule.count_between(0, first + 10**9 * period, 1) == 10**9 + 1
+    assert schedule.count_between(anchor, first + 10**9 * period, 1) == 10**9 + 1
     assert schedule.count_between(first, first + 5 * period, 1) == 5
     assert schedule.count_between(first + period, first, 1) == 0
-    assert schedule.count_between(0, first - 1, 1) == 0
+    assert schedule.count_between(anchor, first - 1, 1) == 0
     assert (schedule.kind, schedule.follows_wall_clock) == ("every", False)
 
 

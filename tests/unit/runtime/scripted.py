@@ -10,6 +10,7 @@ from meshcron.core import effects
 from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
+from meshcron.messages import GateMessage, Hello, Message, Refused
 from meshcron.model import SECOND_US, Instant, Launch, Limits
 from meshcron.rows import Row
 from meshcron.runtime.driver import Driver
@@ -37,6 +38,9 @@ class Script:
     def next_wakeup(self, now: Instant) -> int:
         return self.wakeup_us
 
+    def answer(self, hello: Hello, now: Instant) -> GateMessage:
+        return Refused(f"after {len(self.heard)} events")
+
 
 class World:
     """What the driver acts on, as lists; its clock stands still until moved."""
@@ -47,16 +51,19 @@ class World:
         self.written: list[int] = []
         self.did: list[tuple[object, ...]] = []
         self.halted: list[str] = []
+        self.over: list[str] = []
         self.driver = Driver(
             cast(Agent, self.core),
             NODE,
             self,
             self,
+            self,
             now=lambda: Instant(self.boot_us, self.boot_us),
             on_halt=self.halted.append,
+            on_start_over=self.over.append,
         )
 
-    # the writer and the processes, as Protocols
+    # the writer, the processes and the network, as Protocols
 
     def submit(self, n: int, rows: tuple[Row, ...]) -> None:
         self.written.append(n)
@@ -72,6 +79,24 @@ class World:
 
     def forget(self, execution_id: str) -> None:
         self.did.append(("forget", execution_id))
+
+    def send(self, to: str, message: Message) -> None:
+        self.did.append(("send", to, message))
+
+    def publish(self, topic: str, message: Message) -> None:
+        self.did.append(("publish", topic, message))
+
+    def connect(self, effect: effects.Connect) -> None:
+        self.did.append(("connect", effect))
+
+    def knock(self, effect: effects.Knock) -> None:
+        self.did.append(("knock", effect))
+
+    def send_snapshot(self, effect: effects.SendSnapshot) -> None:
+        self.did.append(("send snapshot", effect))
+
+    def install_snapshot(self, effect: effects.InstallSnapshot) -> None:
+        self.did.append(("install snapshot", effect))
 
 
 def launch(name: str) -> Launch:

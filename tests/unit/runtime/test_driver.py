@@ -11,13 +11,27 @@ from meshcron import commands
 from meshcron.core import effects, events
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
-from meshcron.messages import ResultAck
+from meshcron.messages import Endpoint, Hello, Profile, Refused, ResultAck
 from meshcron.model import SECOND_US
 from meshcron.rows import BallotRow
 from tests.unit.runtime.scripted import FAR_US, NODE, World, start, story
 
 ROW = BallotRow(1, NODE)
-HELLO = ResultAck(("x",), 1)
+OTHER = "b" * 32
+ACK = ResultAck(("x",), 1)
+HELLO = Hello(
+    Profile(
+        node_id=OTHER,
+        name="two",
+        public_key="",
+        endpoint=Endpoint("192.0.2.2", 1, 2, 3),
+        tags={},
+        facts={},
+        session=1,
+    ),
+    "",
+    0,
+)
 
 
 # ---- effects
@@ -38,6 +52,65 @@ def test_each_effect_is_performed() -> None:
         world.driver.start()
         assert world.written == [1]
         assert world.did == [("launch", "x"), ("adopt", "y", 7, 8), ("signal", "y", True), ("forget", "z")]
+
+    story(tell)
+
+
+def test_each_effect_on_the_network_is_performed() -> None:
+    """Likewise; a message to another agent goes out instead of coming back."""
+
+    def tell(world: World) -> None:
+        wanted: list[Effect] = [
+            effects.Connect("c", 0, (), frozenset()),
+            effects.Knock("192.0.2.1", 8946, HELLO),
+            effects.SendSnapshot(OTHER, 3),
+            effects.InstallSnapshot(1, 2, 3, 4),
+        ]
+        world.core.at_start = [effects.Send(OTHER, ACK), effects.Publish("all", ACK), *wanted]
+        world.driver.start()
+        assert world.core.heard == []
+        assert world.did == [
+            ("send", OTHER, ACK),
+            ("publish", "all", ACK),
+            *zip(("connect", "knock", "send snapshot", "install snapshot"), wanted, strict=True),
+        ]
+
+    story(tell)
+
+
+def test_a_message_to_another_agent_waits_for_its_rows_too() -> None:
+    """Nothing that shows a write leaves before the write is durable."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [effects.Persist(1, (ROW,)), effects.Send(OTHER, ACK, after=1)]
+        world.driver.start()
+        assert world.did == []
+        world.driver.persisted(1)
+        assert world.did == [("send", OTHER, ACK)]
+
+    story(tell)
+
+
+def test_who_knocks_is_answered_at_once() -> None:
+    """What follows from it is an event, after the answer."""
+
+    def tell(world: World) -> None:
+        world.driver.start()
+        assert world.driver.knocked(HELLO) == Refused("after 0 events")
+        assert world.core.heard == [events.HelloHeard(HELLO)]
+
+    story(tell)
+
+
+def test_a_dissolved_cluster_starts_over_once_that_is_durable() -> None:
+    """The process does it; why is for the log."""
+
+    def tell(world: World) -> None:
+        world.core.at_start = [effects.Persist(1, (ROW,)), effects.StartOver("this cluster joins another", after=1)]
+        world.driver.start()
+        assert world.over == []
+        world.driver.persisted(1)
+        assert world.over == ["this cluster joins another"]
 
     story(tell)
 
@@ -108,11 +181,11 @@ def test_a_message_to_itself_comes_back_as_an_event() -> None:
     """After the turn that sent it, not within it; also one that waited."""
 
     def tell(world: World) -> None:
-        world.core.at_start = [effects.Send(NODE, HELLO), effects.Send(NODE, HELLO, after=1)]
+        world.core.at_start = [effects.Send(NODE, ACK), effects.Send(NODE, ACK, after=1)]
         world.driver.start()
-        assert world.core.heard == [events.MessageReceived(NODE, HELLO)]
+        assert world.core.heard == [events.MessageReceived(NODE, ACK)]
         world.driver.persisted(1)
-        assert world.core.heard[-2:] == [events.Persisted(1), events.MessageReceived(NODE, HELLO)]
+        assert world.core.heard[-2:] == [events.Persisted(1), events.MessageReceived(NODE, ACK)]
 
     story(tell)
 

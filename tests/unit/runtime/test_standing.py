@@ -9,9 +9,9 @@ import pytest
 from meshcron import __version__, commands
 from meshcron.core import events
 from meshcron.errors import InvalidSchedule
-from meshcron.messages import Stop
+from meshcron.messages import Admit, Endpoint, Fence, Heartbeat, Profile, Stop
 from meshcron.model import SECOND_US, Job
-from meshcron.runtime.standing import ALIVE, Facts, Standing, machine_facts
+from meshcron.runtime.standing import ALIVE, FAILED, Facts, Standing, machine_facts
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, second
 from tests.unit.core.lab import Lab
 
@@ -80,6 +80,40 @@ def test_members_tell_where_they_are_and_what_they_do() -> None:
     assert (member.node_id, member.name, member.address, member.port) == (NODE, "one", "192.0.2.1", 8947)
     assert (member.status, member.voter, member.leader, member.running) == (ALIVE, True, True, 1)
     assert (member.tags, member.facts, member.version) == ({"role": "web"}, {"meshcron.os": "linux"}, __version__)
+
+
+def test_another_member_is_shown_as_it_was_last_heard() -> None:
+    """Committed but never heard: failed. Then with its own tags, load and address, and how far its clock is ahead."""
+    lab = Lab().start()
+    other = Profile(
+        node_id="b" * 32,
+        name="another",
+        public_key="",
+        endpoint=Endpoint("192.0.2.2", 8946, 8947, 8948),
+        tags={"role": "db"},
+        facts={"meshcron.os": "freebsd"},
+        session=1,
+        version="9.9",
+    )
+    lab.hear(Admit(other))
+    (silent, own) = standing(lab).member_views()
+    assert (silent.name, silent.status, silent.tags, silent.running) == ("another", FAILED, {}, 0)
+    assert (own.name, own.status, own.leader) == ("one", ALIVE, True)
+    beat = Heartbeat(
+        profile=other,
+        fence=Fence(),
+        leader=NODE,
+        cluster_us=0,
+        wall_us=lab.now().wall_us + 1500,
+        running=3,
+        applied_index=0,
+        roster_index=0,
+    )
+    lab.give(events.MessageReceived(other.node_id, beat))
+    heard = standing(lab).member_views()[0]
+    assert (heard.status, heard.tags, heard.facts) == (ALIVE, other.tags, other.facts)
+    assert (heard.running, heard.address, heard.port, heard.version) == (3, "192.0.2.2", 8947, "9.9")
+    assert (heard.clock_skew_ms, heard.leader, heard.voter) == (1, False, False)
 
 
 def test_tags_that_were_changed_are_told_as_they_are() -> None:

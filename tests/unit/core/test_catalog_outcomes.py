@@ -1,0 +1,330 @@
+"""Started, Results and Stop: final states, counters, retries, and results that come after all."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from meshcron import entries
+from meshcron.commands import StopAnswer
+from meshcron.core.catalog import RERUNS_MAX
+from meshcron.errors import UnknownExecution
+from meshcron.messages import ResultItem, StartedItem
+from meshcron.model import SECOND_US, Status
+from tests.unit.core.book import Book
+from tests.unit.core.disk import second
+
+
+@pytest.fixture
+def book() -> Book:
+    """A formed cluster of one with one job, its cursor at second 0."""
+    book = Book()
+    book.put()
+    return book
+
+
+def counters(book: Book, name: str = "job") -> tuple[int, int, str]:
+    view = book.state.job_view(name)
+    assert view is not None
+    return view.success_count, view.error_count, view.last_status
+
+
+def fail_until_nothing_is_owed(book: Book) -> int:
+    """Let each attempt fail; how many there were."""
+    book.end(book.launch(1).opened[0], success=False)
+    attempts = 1
+    while book.owed:
+        (row,) = book.owed
+        book.end(book.launch_owed(row.key).opened[0], success=False)
+        attempts += 1
+    return attempts
+
+
+# ---- Started
+
+
+def test_started_makes_it_running_once(book: Book) -> None:
+    """A second report of the same, a later one, changes nothing."""
+    execution = book.launch(1).opened[0]
+    book.apply(entries.Started((StartedItem(execution.id, second(1)),)))
+    book.apply(entries.Started((StartedItem(execution.id, second(5)),)))
+    (one,) = book.disk.executions()
+    assert (one.status, one.started_wall_us) == ("running", second(1))
+    assert counters(book) == (0, 0, "running")
+
+
+def test_started_of_what_is_over_or_unknown_is_nothing(book: Book) -> None:
+    """It is lazily logged, and may come after the result."""
+    execution = book.launch(1).opened[0]
+    book.end(execution)
+    book.apply(entries.Started((StartedItem(execution.id, second(1)), StartedItem("unheard of", second(1)))))
+    assert book.records == [(1, "success", "")]
+
+
+# ---- Results
+
+
+@pytest.mark.parametrize(
+    ("kind", "success", "status", "counts"),
+    [
+        ("ended", True, "success", (1, 0, "success")),
+        ("ended", False, "failed", (0, 1, "failed")),
+        ("timeout", False, "timeout", (0, 1, "timeout")),
+        ("killed", False, "killed", (0, 1, "killed")),
+        ("failed", False, "failed", (0, 1, "failed")),
+        ("lost", False, "lost", (0, 1, "lost")),
+        ("skipped", False, "skipped", (0, 0, "skipped")),
+    ],
+)
+def test_each_end_has_its_status(
+    book: Book, kind: str, success: bool, status: str, counts: tuple[int, int, str]
+) -> None:
+    """And counts as a success, an error, or (skipped) as neither."""
+    execution = book.launch(1).opened[0]
+    applied = book.end(execution, kind, success=success)  # type: ignore[arg-type]
+    assert [one.status for one in applied.closed] == [status]
+    assert book.records == [(1, status, "")]
+    assert counters(book) == counts
+    assert book.state.open == {}
+
+
+def test_the_ending_is_recorded(book: Book) -> None:
+    """Exit code, times, and what it said."""
+    execution = book.launch(1).opened[0]
+    book.end(execution, success=False, at=9)
+    (one,) = book.disk.executions()
+    assert (one.exit_code, one.signal, one.output_tail, one.output_bytes) == (1, None, "said so", 7)
+    assert (one.started_wall_us, one.finished_wall_us) == (second(8), second(9))
+    view = book.state.job_view("job")
+    assert view is not None
+    assert (view.last_success_wall_us, view.last_error_wall_us) == (0, second(9))
+
+
+def test_an_end_comes_once(book: Book) -> None:
+    """The outbox repeats until acknowledged; the second copy counts for nothing."""
+    execution = book.launch(1).opened[0]
+    book.end(execution)
+    assert book.end(execution, success=False).closed == []
+    assert book.records == [(1, "success", "")]
+    assert counters(book) == (1, 0, "success")
+
+
+def test_results_of_ids_nobody_knows_are_nothing(book: Book) -> None:
+    """They are acknowledged all the same, by the leader."""
+    book.apply(entries.Results(second(1), (ResultItem(execution_id="unheard of", kind="ended", success=True),)))
+    assert counters(book) == (0, 0, "")
+
+
+def test_many_ends_in_one_entry(book: Book) -> None:
+    """Of two jobs, each counted with its own."""
+    book.put("other")
+    items = [book.launch(tick, name).opened[0] for tick in (1, 2, 3) for name in ("job", "other")]
+    results = [ResultItem(execution_id=one.id, kind="ended", success=one.uid == book.uid()) for one in items]
+    book.apply(entries.Results(second(9), tuple(results)))
+    assert counters(book) == (3, 0, "success")
+    assert counters(book, "other") == (0, 3, "failed")
+    assert {job.recorded for job in book.state.jobs.values()} == {3}
+
+
+# ---- retries
+
+
+def test_a_failed_attempt_owes_the_next_one_after_its_delay() -> None:
+    """From the committed instant of the result, longer each time; with the environment of its run."""
+    book = Book()
+    book.put(retries=3, retry_delay_us=10 * SECOND_US, retry_backoff=2.0)
+    execution = book.launch(1, env={"A": "1"}).opened[0]
+    waits = []
+    for at in (100, 200, 300):
+        book.end(execution, success=False, at=at)
+        (row,) = book.state.owed.values()
+        assert (row.run_id, row.node_id, row.scheduled_wall_us) == (execution.run_id, execution.node_id, second(1))
+        waits.append(row.due_cluster_us - second(at))
+        assert row.env == '{"A": "1"}'
+        (execution,) = book.launch_owed(row.key).opened
+    assert waits == [10 * SECOND_US, 20 * SECOND_US, 40 * SECOND_US]
+    assert execution.attempt == 4
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_there_are_as_many_attempts_as_allowed(retries: int) -> None:
+    """One more than `retries`; only the last decides the run."""
+    book = Book()
+    book.put(retries=retries)
+    assert fail_until_nothing_is_owed(book) == retries + 1
+    assert counters(book) == (0, 1, "failed")
+    assert len({one.id for one in book.disk.executions()}) == retries + 1
+
+
+def test_fail_then_ok_is_a_success() -> None:
+    """The last attempt decides the run (API, Jobs)."""
+    book = Book()
+    book.put(retries=2)
+    book.end(book.launch(1).opened[0], success=False)
+    (key,) = book.state.owed
+    book.end(book.launch_owed(key).opened[0])
+    assert counters(book) == (1, 0, "success")
+    assert book.state.owed == {}
+
+
+@pytest.mark.parametrize("kind", ["killed", "lost", "skipped"])
+def test_what_did_not_fail_is_not_tried_again(kind: str) -> None:
+    """A person killed it, nobody knows, or it never started."""
+    book = Book()
+    book.put(retries=5)
+    book.end(book.launch(1).opened[0], kind)  # type: ignore[arg-type]
+    assert book.owed == []
+
+
+def test_retries_of_two_agents_may_meet_on_a_third() -> None:
+    """They are two executions of one run and one attempt there, under two ids (P1)."""
+    book = Book(members=3)
+    book.put(retries=1, retry_on="other")
+    for execution in book.launch(1, targets=(1, 2)).opened:
+        book.end(execution, success=False)
+    opened = [one for row in book.owed for one in book.launch_owed(row.key, targets=(3,)).opened]
+    assert [(one.agent, one.attempt) for one in opened] == [("agent3", 2), ("agent3", 2)]
+    assert len({one.id for one in book.disk.executions()}) == 4
+    assert len({one.run_id for one in book.disk.executions()}) == 1
+
+
+def test_a_timeout_is_tried_again() -> None:
+    """It is a failure."""
+    book = Book()
+    book.put(retries=5)
+    book.end(book.launch(1).opened[0], "timeout", success=False)
+    assert len(book.state.owed) == 1
+
+
+def test_what_somebody_asked_to_stop_is_not_tried_again() -> None:
+    """It failed by itself before the kill reached it."""
+    book = Book()
+    book.put(retries=5)
+    execution = book.launch(1).opened[0]
+    book.apply(entries.StopEntry((execution.id,), (), kill=True))
+    book.end(execution, success=False)
+    assert book.state.owed == {}
+    assert counters(book) == (0, 1, "failed")
+
+
+def test_a_lost_run_runs_again_where_the_job_says_so() -> None:
+    """But not for ever: it may be what kills its agent."""
+    book = Book()
+    book.put(on_lost="rerun")
+    book.end(book.launch(1).opened[0], "lost")
+    lost = 1
+    while book.owed:
+        (row,) = book.owed
+        assert row.due_cluster_us == second(50)
+        book.end(book.launch_owed(row.key).opened[0], "lost")
+        lost += 1
+    assert lost == RERUNS_MAX + 1
+    assert counters(book) == (0, 1, "lost")
+
+
+# ---- results that come after all
+
+
+def test_a_late_result_turns_lost_into_the_truth(book: Book) -> None:
+    """Visibly, and counted as what it was (PROTOCOL 6)."""
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    assert book.records == [(1, "lost", "")]
+    assert counters(book) == (0, 1, "lost")
+    book.end(execution, success=True, at=90)
+    assert book.records == [(1, "success", "was lost: ")]
+    assert counters(book) == (1, 0, "success")
+    (one,) = book.disk.executions()
+    assert (one.exit_code, one.finished_wall_us) == (0, second(90))
+
+
+def test_the_truth_may_be_a_failure(book: Book) -> None:
+    """Its own reason stands first; nothing runs after it: that was decided when it was lost."""
+    book.put(retries=5)
+    book.put("child", parent_jobs=("job",), when="always")
+    execution = book.launch(1).opened[0]
+    book.apply(entries.Results(second(5), (ResultItem(execution_id=execution.id, kind="lost", reason="gone"),)))
+    owed = book.owed
+    failed = ResultItem(execution_id=execution.id, kind="ended", reason="exit code 3", success=False)
+    book.apply(entries.Results(second(9), (failed,)))
+    assert book.records == [(1, "failed", "exit code 3; was lost: gone")]
+    assert counters(book) == (0, 1, "failed")
+    assert book.owed == owed
+
+
+def test_the_truth_comes_once(book: Book) -> None:
+    """A second copy of the result, and a second `lost`, change nothing."""
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    book.end(execution, "lost")
+    book.end(execution, success=True)
+    book.end(execution, success=False)
+    assert [status for _, status, _ in book.records] == ["success"]
+    assert counters(book) == (1, 0, "success")
+
+
+def test_the_truth_about_a_deleted_job_is_nothing(book: Book) -> None:
+    """There is no record left that it could change."""
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    book.apply(entries.JobDelete(book.uid(), book.uid()))
+    book.end(execution, success=True)
+    assert book.records == []
+
+
+def test_what_may_still_come_keeps_no_job_busy() -> None:
+    """A lost run does not wedge a job that forbids overlap; it cannot be stopped either."""
+    book = Book()
+    book.put(concurrency="forbid")
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    assert len(book.launch(2).opened) == 1
+    stop = entries.StopEntry((), (execution.run_id,), kill=True, call="x")
+    assert isinstance(book.apply(stop).outcome, UnknownExecution)
+
+
+# ---- Stop
+
+
+def test_a_stop_asks_the_agent_and_waits_for_its_word(book: Book) -> None:
+    """The execution stays open; the answer names what was."""
+    execution = book.launch(1).opened[0]
+    applied = book.apply(entries.StopEntry((execution.id,), (execution.run_id,), kill=True, call="x"))
+    assert applied.outcome == StopAnswer(execution.run_id, (execution.public_id,))
+    assert [(one.id, one.stop) for one in applied.stopping] == [(execution.id, "kill")]
+    assert book.records == [(1, "armed", "")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "stop"), [((True, False), "kill"), ((False, True), "kill"), ((False, False), "leave")]
+)
+def test_a_kill_outranks_a_stop(book: Book, asked: tuple[bool, bool], stop: str) -> None:
+    """In whatever order they come."""
+    execution = book.launch(1).opened[0]
+    for kill in asked:
+        book.apply(entries.StopEntry((execution.id,), (), kill=kill))
+    assert [one.stop for one in book.state.open.values()] == [stop]
+
+
+def test_stopping_a_run_ends_its_retry(book: Book) -> None:
+    """What is owed becomes skipped, with the attempt that will not come."""
+    book.put(retries=3)
+    first = book.launch(1).opened[0]
+    book.end(first, success=False)
+    applied = book.apply(entries.StopEntry((), (first.run_id,), kill=True, call="x"))
+    assert applied.outcome == StopAnswer(first.run_id, ())
+    assert book.state.owed == {}
+    assert [(one.attempt, one.status, one.reason) for one in book.disk.executions()] == [
+        (1, Status.FAILED, ""),
+        (2, Status.SKIPPED, "stopped"),
+    ]
+
+
+def test_stopping_what_is_over_is_told_to_the_caller(book: Book) -> None:
+    """It ended on the way; a stop of the leader's own (replace) just finds nothing."""
+    execution = book.launch(1).opened[0]
+    book.end(execution)
+    asked = entries.StopEntry((execution.id,), (execution.run_id,), kill=True, call="x")
+    assert isinstance(book.apply(asked).outcome, UnknownExecution)
+    assert book.apply(replace(asked, call="")).stopping == []
+    assert book.records == [(1, "success", "")]

@@ -1,0 +1,321 @@
+"""The leader's orders and stops: repeated until answered, and what the answers decide."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from meshcron import commands
+from meshcron.messages import (
+    Ack,
+    AckState,
+    Fence,
+    Result,
+    ResultAck,
+    ResultItem,
+    Run,
+    RunAck,
+    StartedReport,
+    Stop,
+    StopAck,
+    StopAckItem,
+)
+from meshcron.model import SECOND_US
+from tests.unit.core.disk import second
+from tests.unit.core.lab import Lab
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """A leading agent with a job that only people start."""
+    lab = Lab().start()
+    lab.put(schedule="@manually", timeout_us=7 * SECOND_US)
+    lab.sent.clear()
+    return lab
+
+
+def deaf(lab: Lab, *kinds: type) -> None:
+    """Messages of these kinds are lost from now on; with none, all arrive."""
+    lab.loses = lambda message: isinstance(message, kinds)
+
+
+def sent(lab: Lab, kind: type) -> int:
+    return sum(isinstance(message, kind) for message in lab.sent)
+
+
+def answer(lab: Lab, state: AckState, **more: str) -> None:
+    """The agent's answer to the one order."""
+    lab.hear(RunAck(Fence(0, 1), (Ack(execution_id=lab.only().id, state=state, **more),)))  # type: ignore[arg-type]
+
+
+# ---- orders
+
+
+def test_an_order_says_all_but_the_command(lab: Lab) -> None:
+    """What it runs travels only to who asks for it: on PUB all could read it (PROTOCOL 6)."""
+    deaf(lab, Run)
+    lab.run(env={"A": "1"})
+    (message,) = lab.sent
+    assert isinstance(message, Run)
+    assert message.specs == ()
+    (order,) = message.orders
+    one = lab.only()
+    assert (order.execution_id, order.run_id, order.attempt, order.env) == (one.id, one.run_id, 1, {"A": "1"})
+    assert (order.due_cluster_us, order.start_by_cluster_us) == (second(0), second(120))
+    assert (order.wait_until_cluster_us, order.timeout_us) == (second(3600), 7 * SECOND_US)
+
+
+@pytest.mark.parametrize(("deadline_s", "start_by_s"), [(30, 40), (600, 130)])
+def test_a_tick_may_start_until_its_deadline(deadline_s: int, start_by_s: int) -> None:
+    """And until 120 s past its due time at most; for a slot it may wait until the deadline (PROTOCOL 6)."""
+    lab = Lab().start()
+    lab.put(schedule="@at 2027-01-15T08:00:10Z", start_deadline_us=deadline_s * SECOND_US)
+    lab.advance_to(8)
+    (order,) = [order for message in lab.sent if isinstance(message, Run) for order in message.orders][:1]
+    assert (order.due_cluster_us, order.start_by_cluster_us) == (second(10), second(start_by_s))
+    assert order.wait_until_cluster_us == second(10 + deadline_s)
+
+
+def test_who_lacks_the_spec_gets_order_and_spec_in_one_message(lab: Lab) -> None:
+    """A second run of the same revision needs none."""
+    lab.run()
+    first, again = [message for message in lab.sent if isinstance(message, Run)]
+    assert first.orders == again.orders
+    assert [spec.command for spec in again.specs] == ["true"]
+    lab.sent.clear()
+    lab.run()
+    assert sent(lab, Run) == 1
+    lab.sent.clear()
+    lab.put(schedule="@manually", command="new")
+    lab.run()
+    assert sent(lab, Run) == 2
+
+
+@pytest.mark.parametrize("lost", [Run, RunAck])
+def test_an_order_is_repeated_until_it_is_answered(lab: Lab, lost: type) -> None:
+    """After 50 ms, then after twice as long each time, at most 5 s; whether it or its answer was lost."""
+    deaf(lab, lost)
+    lab.run()
+    times = []
+    for _ in range(2_000):
+        seen = sent(lab, Run)
+        lab.advance(0.01)
+        times += [lab.boot_us] * (sent(lab, Run) - seen)
+    gaps = [round((b - a) / SECOND_US, 1) for a, b in pairwise(times)]
+    assert gaps[:6] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert set(gaps[6:]) == {5.0}
+    deaf(lab)
+    lab.advance(6)
+    assert len(lab.launches) == 1
+    repeated = sent(lab, Run)
+    lab.advance(60)
+    assert sent(lab, Run) == repeated
+
+
+def test_an_order_far_ahead_is_repeated_at_leisure() -> None:
+    """A quarter of the time to due, when that is more (PROTOCOL 6)."""
+    lab = Lab().start()
+    lab.put(schedule="@at 2027-01-15T08:00:10Z")
+    deaf(lab, Run)
+    lab.advance_to(7.5)
+    assert sent(lab, Run) == 1
+    lab.advance_to(7.9)
+    assert sent(lab, Run) == 2
+
+
+def test_orders_of_one_moment_share_a_message(lab: Lab) -> None:
+    """A hundred jobs of one second: as few messages as fit, none larger than 200 orders."""
+    for n in range(90):
+        lab.put(f"job{n}", schedule="@at 2027-01-15T08:00:10Z")
+    deaf(lab, Run)
+    lab.sent.clear()
+    lab.advance_to(7.01)
+    sizes = [len(message.orders) for message in lab.sent if isinstance(message, Run)]
+    assert sizes[0] == 90
+
+
+def test_a_new_session_orders_what_is_open_again(lab: Lab) -> None:
+    """It does not know what was answered; by its id nothing starts twice."""
+    lab.run()
+    lab.run()
+    lab.crash()
+    lab.advance(1)
+    assert len(lab.launches) == 2
+    lab.end_all()
+    assert [status for _, status, _ in lab.records()] == ["success", "success"]
+
+
+# ---- answers
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "record"),
+    [
+        ("late", {}, (0, "skipped", "late")),
+        ("known", {"known": "late"}, (0, "skipped", "late")),
+        ("known", {"known": "stopped"}, (0, "skipped", "stopped")),
+        ("refused", {"why": "no such user: bob"}, (0, "failed", "no such user: bob")),
+    ],
+)
+def test_some_answers_are_final(lab: Lab, state: AckState, more: dict[str, str], record: tuple[int, str, str]) -> None:
+    """The agent will never run it, and has said why."""
+    deaf(lab, Run)
+    lab.run()
+    answer(lab, state, **more)
+    assert lab.records() == [record]
+
+
+@pytest.mark.parametrize("known", ["accepted", "waiting", "starting", "running", "ended"])
+def test_some_answers_mean_waiting(lab: Lab, known: str) -> None:
+    """The order is not repeated; the outbox will tell how it ended."""
+    deaf(lab, Run)
+    lab.run()
+    answer(lab, "known", known=known)
+    repeated = sent(lab, Run)
+    lab.advance(60)
+    assert sent(lab, Run) == repeated
+    assert lab.records() == [(0, "armed", "")]
+
+
+@pytest.mark.parametrize("state", ["not_now", "stale"])
+def test_some_answers_say_nothing_about_fate(lab: Lab, state: AckState) -> None:
+    """The order is repeated."""
+    deaf(lab, Run)
+    lab.run()
+    answer(lab, state)
+    repeated = sent(lab, Run)
+    lab.advance(2)
+    assert sent(lab, Run) > repeated
+    assert lab.records() == [(0, "armed", "")]
+
+
+def test_an_answer_about_what_is_over_is_nothing(lab: Lab) -> None:
+    """A copy that was long under way."""
+    lab.run()
+    one = lab.only()
+    lab.end_all()
+    lab.hear(RunAck(Fence(0, 1), (Ack(execution_id=one.id, state="refused", why="too late"),)))
+    lab.hear(RunAck(Fence(0, 1), (Ack(execution_id="unheard of", state="late"),)))
+    lab.hear(StopAck((StopAckItem(one.id, "not_started"),)))
+    assert lab.records() == [(0, "success", "")]
+
+
+# ---- stops
+
+
+def test_a_stop_is_repeated_until_it_is_answered(lab: Lab) -> None:
+    """Whether it or its answer was lost; the process is signalled once."""
+    run_id = lab.run()
+    deaf(lab, Stop)
+    lab.ask(commands.StopRun(run_id))
+    lab.advance(2)
+    assert sent(lab, Stop) >= 4
+    assert lab.signals == []
+    deaf(lab, StopAck)
+    lab.advance(5)
+    deaf(lab)
+    lab.advance(6)
+    repeated = sent(lab, Stop)
+    lab.advance(60)
+    assert sent(lab, Stop) == repeated
+    assert [force for _, force in lab.signals] == [False, True]
+
+
+def test_a_stop_takes_the_place_of_its_order(lab: Lab) -> None:
+    """The agent never heard of the run: it hears the stop, and a late copy of the order starts nothing."""
+    deaf(lab, Run)
+    run_id = lab.run()
+    (order,) = [message for message in lab.sent if isinstance(message, Run)]
+    lab.ask(commands.StopRun(run_id))
+    assert lab.records() == [(0, "skipped", "stopped")]
+    repeated = sent(lab, Run)
+    lab.advance(10)
+    assert sent(lab, Run) == repeated
+    deaf(lab)
+    lab.hear(order)
+    assert not lab.launches
+
+
+def test_a_stopped_execution_is_ordered_no_more(lab: Lab) -> None:
+    """Neither order nor stop was heard: only the stop is repeated, by the next session too."""
+    deaf(lab, Run, Stop)
+    lab.ask(commands.StopRun(lab.run()))
+    lab.sent.clear()
+    lab.advance(10)
+    lab.crash()
+    lab.advance(10)
+    assert sent(lab, Run) == 0
+    assert sent(lab, Stop) >= 4
+
+
+def test_only_not_started_makes_it_skipped(lab: Lab) -> None:
+    """`running` and `ended` leave the word to the outbox."""
+    run_id = lab.run()
+    one = lab.only()
+    lab.ask(commands.StopRun(run_id))
+    lab.hear(StopAck((StopAckItem(one.id, "ended"),)))
+    lab.advance(0.2)
+    assert lab.records() == [(0, "running", "")]
+    lab.end(one.id, code=0)
+    assert lab.records() == [(0, "killed", "")]
+
+
+def test_a_stop_is_asked_for_again_after_a_restart(lab: Lab) -> None:
+    """It is committed with the execution: the next session sends it."""
+    run_id = lab.run()
+    deaf(lab, Stop)
+    lab.ask(commands.StopRun(run_id))
+    assert lab.signals == []
+    deaf(lab)
+    lab.crash()
+    assert lab.signals == [(lab.only().id, False)]
+
+
+# ---- outcomes
+
+
+def test_an_outcome_is_acknowledged_once_it_is_committed(lab: Lab) -> None:
+    """Not before: the outbox is all there is of it (PROTOCOL 6)."""
+    lab.run()
+    lab.disk_answers = False
+    lab.end_all()
+    lab.sync()  # the runner's own row: now it tells the leader, who writes it into the log
+    assert sent(lab, Result) == 1
+    assert sent(lab, ResultAck) == 0
+    lab.disk_answers = True
+    lab.sync()
+    assert sent(lab, ResultAck) == 1
+    assert lab.forgotten == [lab.only().id]
+
+
+@pytest.mark.parametrize("lost", [Result, ResultAck])
+def test_an_outcome_is_told_until_it_is_acknowledged(lab: Lab, lost: type) -> None:
+    """Whether it or its acknowledgement was lost; it counts once."""
+    deaf(lab, lost)
+    lab.run()
+    lab.end_all()
+    lab.advance(5)
+    assert lab.forgotten == []
+    deaf(lab)
+    lab.advance(2)
+    assert lab.forgotten == [lab.only().id]
+    assert lab.view().success_count == 1
+
+
+def test_an_outcome_nobody_knows_is_acknowledged(lab: Lab) -> None:
+    """Else its agent would send it for ever."""
+    lab.hear(Result((ResultItem(execution_id="unheard of", kind="ended", success=True),)))
+    (ack,) = [message for message in lab.sent if isinstance(message, ResultAck)]
+    assert ack.execution_ids == ("unheard of",)
+
+
+def test_a_start_is_reported_lazily(lab: Lab) -> None:
+    """Most commands end before it is logged; then their result says it all."""
+    lab.run()
+    assert sent(lab, StartedReport) == 1
+    entries_before = len(lab.disk.log)
+    lab.end_all()
+    lab.advance(1)
+    assert len(lab.disk.log) == entries_before + 1
+    assert lab.only().started_wall_us == second(0)

@@ -1,0 +1,286 @@
+"""The ledger of one voter, seen from outside: a vote is durable before anybody leads, an entry before it counts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshcron import commands, entries
+from meshcron.chain import CHAIN_START, chain
+from meshcron.core.log import KEPT_ENTRIES
+from meshcron.errors import NoLeader
+from meshcron.model import Job
+from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
+from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, Disk
+from tests.unit.core.lab import Lab
+
+JOB = Job(name="job", schedule="@manually", command="true")
+
+
+def slow(disk: Disk | None = None) -> Lab:
+    """An agent whose disk writes only when told to."""
+    lab = Lab(disk=disk)
+    lab.disk_answers = False
+    return lab
+
+
+def log_entries(lab: Lab) -> list[entries.Entry]:
+    return [entries.decode(lab.disk.log[index].body) for index in sorted(lab.disk.log)]
+
+
+# ---- the vote
+
+
+def test_nobody_leads_before_the_own_vote_is_durable() -> None:
+    """A vote that a crash forgets could be given twice (PROTOCOL 10, 2): no entry, no leadership, no write."""
+    lab = slow().start()
+    lab.advance(5)
+    rows = lab.unsynced_rows
+    assert {row.voted_for for row in rows if isinstance(row, BallotRow)} == {NODE}
+    assert not [row for row in rows if isinstance(row, LogRow)]
+    assert not lab.agent.leading
+    assert isinstance(lab.ask(commands.PutJob(JOB)), NoLeader)
+
+
+def test_only_the_vote_of_this_term_counts() -> None:
+    """On a disk that lags behind, earlier votes get durable first: nothing is written in a term whose vote is not."""
+    lab = slow().start()
+    for _ in range(10):
+        lab.advance(0.7)
+        lab.sync(1)
+        durable = lab.disk.tables["ballot"][1].term
+        assert all(row.term <= durable for row in lab.unsynced_rows if isinstance(row, LogRow))
+
+
+def test_nobody_schedules_before_the_own_first_entry_is_durable() -> None:
+    """The vote is durable, the Noop of the term is not."""
+    lab = slow().start()
+    lab.sync(1)
+    assert [row for row in lab.unsynced_rows if isinstance(row, LogRow)]
+    assert not lab.agent.leading
+    assert isinstance(lab.ask(commands.PutJob(JOB)), NoLeader)
+    lab.sync()
+    lab.sync()
+    lab.advance(1)
+    lab.sync()
+    assert lab.agent.leading
+
+
+def test_every_session_leads_in_a_term_of_its_own() -> None:
+    """Also one that crashed between its vote and its first entry."""
+    lab = Lab().start()
+    terms = [lab.disk.tables["ballot"][1].term]
+    for _ in range(3):
+        lab.disk_answers = False
+        lab.crash()
+        lab.advance(5)
+        lab.write_untold()
+        terms.append(lab.disk.tables["ballot"][1].term)
+        lab.disk_answers = True
+        lab.crash()
+        lab.advance(5)
+        assert lab.agent.leading
+        terms.append(lab.disk.tables["ballot"][1].term)
+    assert terms == sorted(set(terms))
+    logged = [lab.disk.log[index].term for index in sorted(lab.disk.log)]
+    assert logged == sorted(logged)
+    assert set(logged) <= set(terms)
+
+
+def test_each_term_begins_with_its_own_entry() -> None:
+    """A Noop; the cluster is formed once, in the first."""
+    lab = Lab().start()
+    lab.crash()
+    lab.crash()
+    kinds = [type(entry).__name__ for entry in log_entries(lab)]
+    assert kinds.count("Noop") == 3
+    assert kinds.count("Formed") == 1
+    firsts: dict[int, entries.Entry] = {}
+    for index in sorted(lab.disk.log):
+        firsts.setdefault(lab.disk.log[index].term, entries.decode(lab.disk.log[index].body))
+    assert {type(entry) for entry in firsts.values()} == {entries.Noop}
+
+
+# ---- committing
+
+
+def test_an_entry_counts_when_it_is_durable() -> None:
+    """Until then there is no answer, and no read shows it (P5)."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    assert lab.ask(commands.PutJob(JOB)) is None
+    assert lab.agent.state.job_view("job") is None
+    lab.sync(1)
+    assert lab.agent.state.job_view("job") is not None
+    assert lab.answers.get(lab.last_call) is None  # the rows it made are on their way
+    lab.sync()
+    assert isinstance(lab.answers[lab.last_call], commands.JobAnswer)
+
+
+def test_entries_are_committed_in_order_as_far_as_they_are_durable() -> None:
+    """Two writes on their way, the disk has the first."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    lab.ask(commands.PutJob(JOB))
+    lab.ask(commands.PutJob(Job(name="other", schedule="@manually")))
+    lab.sync(1)
+    assert [view.job.name for view in lab.agent.state.job_views()] == ["job"]
+    lab.sync(1)
+    assert [view.job.name for view in lab.agent.state.job_views()] == ["job", "other"]
+
+
+def test_what_was_not_durable_at_the_crash_is_gone() -> None:
+    """Nobody was told that it was there."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    assert lab.ask(commands.PutJob(JOB)) is None
+    lab.disk_answers = True
+    lab.crash()
+    assert lab.agent.state.job_view("job") is None
+
+
+def test_what_was_durable_at_the_crash_is_there() -> None:
+    """Though it was not committed yet: it is in the log, and the next term commits it."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    assert lab.ask(commands.PutJob(JOB)) is None
+    lab.write_untold()
+    lab.disk_answers = True
+    lab.crash()
+    assert lab.agent.state.job_view("job") is not None
+
+
+def test_entries_of_an_earlier_term_wait_for_one_of_the_own() -> None:
+    """Raft 5.4.2: on the disk of one voter they are safe, in a cluster they would not be."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    lab.ask(commands.PutJob(JOB))
+    lab.write_untold()
+    lab.crash()
+    lab.advance(5)
+    lab.sync(1)
+    assert lab.agent.state.job_view("job") is None
+    lab.sync()
+    lab.sync()
+    assert lab.agent.state.job_view("job") is not None
+
+
+def test_other_rows_that_get_durable_commit_nothing() -> None:
+    """As above; between vote and first entry a process was adopted, and that is written first."""
+    lab = Lab().start()
+    lab.put(schedule="@manually")
+    lab.run()
+    lab.disk_answers = False
+    lab.ask(commands.PutJob(Job(name="another", schedule="@manually")))
+    lab.write_untold()
+    lab.crash()
+    lab.sync(1)  # the vote
+    lab.sync(1)  # the process
+    assert not lab.agent.leading
+    assert lab.agent.state.job_view("another") is None
+    lab.sync()
+    assert lab.agent.state.job_view("another") is not None
+
+
+def test_the_log_is_one_chain() -> None:
+    """Every entry's CRC covers all before it; indexes have no gap, over terms and sessions."""
+    lab = Lab().start()
+    for n in range(5):
+        lab.put(f"job{n}")
+        lab.advance(1.3)
+        lab.crash()
+    lab.advance(1)
+    crc, last = CHAIN_START, 0
+    for index in sorted(lab.disk.log):
+        row = lab.disk.log[index]
+        assert row.index == last + 1
+        crc, last = chain(crc, row.index, row.term, row.body), row.index
+        assert row.crc == crc
+    assert lab.agent.state.applied == (last, lab.disk.log[last].term, crc)
+
+
+# ---- cutting
+
+
+def formed_disk(applied: int) -> Disk:
+    """A disk with so many applied entries, all kept."""
+    disk, crc = Disk(), CHAIN_START
+    body = entries.encode(entries.Noop(START_WALL_US, START_WALL_US, 0))
+    for index in range(1, applied + 1):
+        crc = chain(crc, index, 1, body)
+        disk.log[index] = LogRow(index, 1, crc, body)
+    clock = f"{START_WALL_US} {START_WALL_US} 0 0"
+    meta = {"applied": f"{applied} 1 {crc}", "cluster": CLUSTER, "clock": clock}
+    disk.write([BallotRow(1, NODE), MemberRow(Lab().start().agent.state.members[1])])
+    disk.write([MetaRow(key, value) for key, value in meta.items()])
+    return disk
+
+
+@pytest.mark.parametrize(("entries_kept", "cut"), [(2 * KEPT_ENTRIES - 50, False), (2 * KEPT_ENTRIES, True)])
+def test_the_log_is_cut_behind_what_is_applied(entries_kept: int, cut: bool) -> None:
+    """In bulk: past twice what is kept, down to that (PROTOCOL 5)."""
+    lab = Lab(disk=formed_disk(entries_kept)).start()
+    for n in range(3):
+        lab.put(f"job{n}", schedule="@manually")
+    applied = lab.agent.state.applied[0]
+    assert applied > entries_kept
+    if not cut:
+        assert min(lab.disk.log) == 1
+        return
+    assert KEPT_ENTRIES <= len(lab.disk.log) <= KEPT_ENTRIES + 10
+    assert max(lab.disk.log) == applied
+    lab.crash()
+    assert [view.job.name for view in lab.agent.state.job_views()] == ["job0", "job1", "job2"]
+
+
+# ---- as a whole
+
+
+def test_members_and_cluster_stay_over_restarts() -> None:
+    """It is formed once."""
+    lab = Lab().start()
+    for _ in range(3):
+        lab.crash()
+    assert lab.agent.state.cluster == CLUSTER
+    assert [one.node_id for one in lab.agent.state.members.values()] == [NODE]
+
+
+@given(st.lists(st.sampled_from(("put", "edit", "delete", "sync", "half", "crash", "untold")), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_an_answered_write_is_never_lost(story: list[str]) -> None:
+    """Whenever it crashes: what was answered is there afterwards, and what was deleted stays so (P5)."""
+    lab = Lab().start()
+    lab.disk_answers = False
+    for n, what in enumerate(story):
+        match what:
+            case "put":
+                lab.ask(commands.PutJob(Job(name="brief", schedule="@manually", command=str(n))))
+            case "edit":
+                lab.ask(commands.PutJob(Job(name="lasting", schedule="@manually", command=str(n))))
+            case "delete":
+                lab.ask(commands.DeleteJob("brief"))
+            case "sync":
+                lab.sync()
+            case "half":
+                lab.sync(1)
+            case _:
+                if what == "untold":
+                    lab.write_untold()
+                lab.crash()
+                lab.disk_answers = True
+                lab.sync()
+                lab.disk_answers = False
+                kept_its_promises(lab)
+
+
+def kept_its_promises(lab: Lab) -> None:
+    """Every answer given so far, held against what is there now."""
+    assert lab.agent.leading
+    for call, answer in lab.answers.items():
+        if not isinstance(answer, commands.JobAnswer):
+            continue
+        if isinstance(lab.asked[call], commands.DeleteJob):
+            assert lab.agent.state.job_name(answer.view.uid) is None
+        elif answer.view.job.name == "lasting":
+            assert lab.view("lasting").revision >= answer.view.revision

@@ -1,0 +1,97 @@
+"""Which agents a decision names: living ones that match, those that are down, and where a retry goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from meshcron import entries
+from meshcron.core.clocks import ClusterClock
+from meshcron.core.scheduler import Scheduler
+from meshcron.core.selector import Candidate
+from meshcron.entries import Intent
+from meshcron.model import SECOND_US, Execution, Instant
+from tests.unit.core.book import Book
+from tests.unit.core.disk import BOOT_US, member, second
+
+NOW = Instant(BOOT_US, second(100))
+
+
+def candidates(count: int) -> list[Candidate]:
+    """So many living members, all with the tag of the job."""
+    return [Candidate(n, {"role": "web"}, {}, node_id=member(n).node_id) for n in range(1, count + 1)]
+
+
+def decide(book: Book, *some: Candidate) -> list[Intent]:
+    """What a leader that takes over at second 100 decides at once."""
+    clock = ClusterClock()
+    clock.lead(NOW, (second(100), second(100), 0), (), second(100))
+    scheduler = Scheduler(book.state, clock, 3 * SECOND_US)
+    scheduler.candidates = list(some)
+    scheduler.lead("a-1")
+    proposed = [entry for _, entry in scheduler.decide(NOW)]
+    return [item for entry in proposed if isinstance(entry, entries.Intents) for item in entry.items]
+
+
+def failed_run(**job: Any) -> tuple[Book, Execution]:
+    """Of three agents the second failed, and a retry is owed to it; the job's next tick is far."""
+    book = Book(members=3)
+    book.put(cursor=1000, retries=1, tags={"role": "web"}, **job)
+    one, two, three = book.launch(1, targets=(1, 2, 3), trigger="manual", moves=False).opened
+    book.end(one)
+    book.end(two, success=False)
+    book.end(three)
+    return book, two
+
+
+def test_every_matching_agent_runs_a_tick() -> None:
+    """And those that have failed get their own record."""
+    book = Book(members=3)
+    book.put(cursor=100, tags={"role": "web"})
+    one, two, three = candidates(3)
+    intents = decide(book, one, replace(two, failed=True), replace(three, tags={}))
+    assert [(item.targets, item.down) for item in intents][:1] == [((1,), (2,))]
+
+
+def test_with_all_of_them_down_the_run_is_not_empty() -> None:
+    """It has a record for each; that nobody matches is another reason."""
+    book = Book(members=2)
+    book.put(cursor=100, tags={"role": "web"})
+    (first, *_) = decide(book, *(replace(one, failed=True) for one in candidates(2)))
+    assert (first.targets, first.down, first.reason) == ((), (1, 2), "")
+    (nobody, *_) = decide(book, *(replace(one, tags={}) for one in candidates(2)))
+    assert (nobody.targets, nobody.down, nobody.reason) == ((), (), "no agent matches its tags")
+
+
+def test_a_retry_is_for_the_agent_that_failed() -> None:
+    """Not for those that have succeeded."""
+    book, two = failed_run()
+    (item,) = decide(book, *candidates(3))
+    assert (item.attempt, item.run_id, item.targets) == (2, two.run_id, (2,))
+
+
+def test_a_retry_may_be_for_another_agent() -> None:
+    """`retry_on: other`: one of those that match, never the one that failed as long as there is another."""
+    book, _ = failed_run(retry_on="other")
+    (item,) = decide(book, *candidates(3))
+    assert len(item.targets) == 1
+    assert item.targets != (2,)
+    (alone,) = decide(book, candidates(3)[1])
+    assert alone.targets == (2,)
+
+
+def test_a_retry_of_an_agent_that_has_left_goes_to_another() -> None:
+    """Whatever retry_on says."""
+    book, _ = failed_run()
+    book.apply(entries.MemberRemove(2, second(60)))
+    (item,) = decide(book, candidates(3)[0], candidates(3)[2])
+    assert item.targets in ((1,), (3,))
+
+
+def test_a_retry_of_an_agent_that_is_down_says_so() -> None:
+    """It is not run elsewhere unless the job allows it."""
+    book, _ = failed_run()
+    one, two, three = candidates(3)
+    (item,) = decide(book, one, replace(two, failed=True), three)
+    assert (item.targets, item.down) == ((), (2,))
