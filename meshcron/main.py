@@ -71,6 +71,9 @@ SWITCH_SECONDS = 0.0005
 RECOVERED_FILE = "recovered"
 """Stands in the data directory from a salvage or an adoption until the agent has recorded what was lost."""
 
+ADOPTED = "adopted"
+"""Its first word after an adoption; the second is the node id that the directory had."""
+
 RELOADED = frozenset({"tag"})
 """The keys that HUP reads again; all others need a start."""
 
@@ -135,6 +138,11 @@ class Process:
             find_key(self._config.key_file, self._folder, os.environ)
             secured, sockets = tls(self._config), listen(self._config.http)
             loaded = self._store.open(self._new_identity, adopt=self._config.adopt_data_dir)
+            if votes_elsewhere(self._folder, loaded):
+                log.warning("others vote in the cluster of this directory: its database is set aside, to join anew")
+                for one in sockets:
+                    one.close()
+                return START_OVER
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
@@ -424,8 +432,8 @@ class Process:
     def _new_identity(self) -> Identity:
         """Drawn at a first start, and where a directory is adopted. What that one holds may be behind, as after a
         salvage; and its old identity may live on elsewhere."""
-        if (self._folder / NODE_FILE).exists():
-            begin_recovery(self._folder)
+        if (file := self._folder / NODE_FILE).exists():
+            begin_recovery(self._folder, str(json.loads(file.read_text()).get("identity", {}).get("node_id", "")))
         return new_identity()
 
     def _key(self) -> ClusterKey:
@@ -440,12 +448,21 @@ class Process:
         return key
 
 
+def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
+    """Whether an adopted directory is that of a cluster in which others vote. Going on with it here would be a second
+    cluster with the same jobs."""
+    marker = folder / RECOVERED_FILE
+    word, _, former = (marker.read_text(encoding="ascii").strip() if marker.exists() else "").partition(" ")
+    return word == ADOPTED and any(member.voter and member.node_id != former for member in loaded.members)
+
+
 def set_aside(folder: Path) -> None:
-    """The database of a dissolved cluster, which held no job, makes way for the one that this agent joins."""
+    """The database of a cluster that is dissolved, or goes on without this agent, makes way for the one it joins."""
     label = clock.wall_clock_us() // SECOND_US
     for file in folder.iterdir():
         if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE}:
             file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
+    (folder / RECOVERED_FILE).unlink(missing_ok=True)  # last: until then the next start sets aside what is left
 
 
 def read_output(processes: Processes) -> ReadOutput:
@@ -492,9 +509,10 @@ def invitation(key: ClusterKey, folder: Path, *, to_terminal: bool) -> str:
     return f"on another machine: MESHCRON_KEY=mk1-... meshcron up; this machine's key: {show}"
 
 
-def begin_recovery(folder: Path) -> None:
-    """The agent of this folder will go on under a new node id, and has to record what may be lost. Raises OSError."""
-    write_private(folder / RECOVERED_FILE, f"{clock.wall_clock_us() // SECOND_US}\n")
+def begin_recovery(folder: Path, former: str) -> None:
+    """The agent of this folder, whose node id was `former`, will go on under a new one, and has to record what may be
+    lost. Raises OSError."""
+    write_private(folder / RECOVERED_FILE, f"{ADOPTED} {former}\n")
     (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
 
 

@@ -636,6 +636,7 @@ class Agent:
         for uid, job in self.state.jobs.items():
             held = {id_ for id_, execution in self.state.open.items() if execution.uid == uid}
             assert held == set(job.open_ids), f"open executions of job {uid} are counted wrong"
-            if job.job.concurrency == "forbid":
+            edited = any(self.state.open[id_].revision != job.revision for id_ in job.open_ids)
+            if job.job.concurrency == "forbid" and not edited:
                 runs = {self.state.open[id_].run_id for id_ in job.open_ids}
                 assert len(runs) <= 1, f"runs of job {uid} overlap under forbid: {runs}"

@@ -28,6 +28,9 @@ RERUNS_MAX = 10
 """How often `on_lost: rerun` may run one tick again: a job that kills its agent must not do so for ever."""
 
 
+RETRY_DELAY_MAX_US = 30 * 86_400 * SECOND_US
+"""A retry that waits for longer than a month is one that nobody waits for."""
+
 LATE_MAX = 1000
 """So many lost executions may still turn into the truth; of older ones the record stays as it is."""
 
@@ -301,7 +304,13 @@ class Catalog:
             self._stop_armed(state)
             self._drop_owed_of(state)
         self._applied.touched.add(state.uid)
-        return JobAnswer(self.state.view(state), created=old is None, holds_from_wall_us=entry.next_wall_us)
+        still_open = sorted(self.state.open[id_].public_id for id_ in state.open_ids) if state.job.disabled else []
+        return JobAnswer(
+            self.state.view(state),
+            created=old is None,
+            holds_from_wall_us=entry.next_wall_us,
+            open_executions=tuple(still_open),
+        )
 
     def _lived_in(self) -> None:
         if not self.state.lived_in:
@@ -370,6 +379,8 @@ class Catalog:
             raise UnknownJob(str(entry.uid))
         state.recorded = min(state.recorded, entry.keep_newest)
         if entry.clear:
+            for row in [row for row in self.state.owed.values() if row.uid == entry.uid and row.kind == "late"]:
+                self._drop_owed(row.key)
             state.success_count = state.error_count = 0
             state.last_success_wall_us = state.last_error_wall_us = 0
             state.last_status = ""
@@ -395,7 +406,7 @@ class Catalog:
                 self._drop_owed(item.owed_key)
             self._launch(state, item, run_id, owed)
             self._move(state, item.tick_wall_us, item.next_wall_us)
-            outcome = JobAnswer(self.state.view(state), run_id=run_id)
+            outcome = JobAnswer(self.state.view(state), run_id=run_id) if entry.call else None
         return outcome
 
     def _holds(self, state: JobState, item: Intent) -> bool:
@@ -408,7 +419,7 @@ class Catalog:
             return False
         if item.revision != state.revision or (self.state.paused and item.trigger != "manual"):
             return False
-        if state.job.concurrency == "allow":
+        if state.job.concurrency == "allow" or not (item.targets or item.down):
             return True
         return not (state.open_ids if item.attempt > 1 else self.state.is_busy(state))
 
@@ -460,7 +471,10 @@ class Catalog:
                 member=self.state.members.get(number),
             )
         if not item.targets and not item.down:
-            self._record_skip(state, item.tick_wall_us, item.tick_wall_us, 1, item.reason, run_id, item.trigger)
+            at = item.tick_wall_us
+            self._record_skip(state, at, at, 1, item.reason, run_id, item.trigger, item.attempt)
+        if owed is not None and owed.kind == "retry" and not item.targets:
+            self._count_failed(state)
 
     def _record_skip(
         self,
@@ -501,7 +515,7 @@ class Catalog:
 
     def _skip(self, entry: entries.Skip) -> object:
         state = self.state.jobs.get(entry.uid)
-        if state is None or not self._tick_holds(state, entry.revision, entry.epoch, entry.to_wall_us):
+        if state is None or not self._tick_holds(state, entry.revision, entry.epoch, entry.from_wall_us):
             raise DecideAgain("the job changed meanwhile")
         run_id = f"{entry.uid}-{entry.epoch}-{entry.from_wall_us // SECOND_US}"
         self._record_skip(
@@ -586,6 +600,8 @@ class Catalog:
                 row.trigger,
                 row.attempt,
             )
+            if row.kind == "retry":
+                self._count_failed(state)
             self._rows.append(state.state_row())
 
     # stopping
@@ -647,23 +663,27 @@ class Catalog:
             state = self.state.jobs[final.uid]
             states[state.uid] = state
             self._drop_unnamed_revision(state, final.revision)
+            again = self._owe_again(state, final, entry.cluster_us)
             if final.status is Status.LOST:
-                self._expect_late(final)
-            if not self._owe_again(state, final, entry.cluster_us):
+                self._expect_late(final, counted=not again)
+            if not again:
                 self._count(state, final)
                 self._run_ended(state, final, entry.cluster_us)
             state.recorded += 1
         self._rows += [state.state_row() for state in states.values()]
         return None
 
-    def _expect_late(self, lost: Execution) -> None:
-        """`lost` means unknown: should its agent come back with a result, that is the truth."""
+    def _expect_late(self, lost: Execution, *, counted: bool) -> None:
+        """`lost` means unknown: should its agent come back with a result, that is the truth. `counted`: the loss stands
+        among the job's errors (kept as the row's attempt)."""
         late = [row for row in self.state.owed.values() if row.kind == "late"]
         if len(late) >= LATE_MAX:
             self._drop_owed(min(late, key=lambda row: (row.scheduled_wall_us, row.key)).key)
         text = _execution_encoder.encode(lost).decode()
         at = lost.scheduled_wall_us
-        self._owe(OwedRow(f"late|{lost.id}", lost.uid, "late", lost.run_id, 0, "", at, 0, lost.node_id, text))
+        self._owe(
+            OwedRow(f"late|{lost.id}", lost.uid, "late", lost.run_id, int(counted), "", at, 0, lost.node_id, text)
+        )
 
     def _came_late(self, item: ResultItem, states: dict[int, JobState]) -> None:
         """A result of what was recorded as lost: the record becomes the truth, and says so. Nothing is run after it:
@@ -679,8 +699,9 @@ class Catalog:
         told = finished(lost, item)
         final = replace(told, reason="; ".join(part for part in (told.reason, f"was lost: {lost.reason}") if part))
         self._rows.append(ExecutionRow(final))
-        state.error_count -= 1
-        self._count(state, final)
+        if row.attempt:
+            state.error_count = max(0, state.error_count - 1)
+            self._count(state, final)
         states[state.uid] = state
 
     def _drop_unnamed_revision(self, state: JobState, revision: int) -> None:
@@ -695,9 +716,9 @@ class Catalog:
         job = state.job
         failed = final.status in {Status.FAILED, Status.TIMEOUT} and final.attempt <= job.retries
         rerun = final.status is Status.LOST and job.on_lost == "rerun" and final.attempt <= RERUNS_MAX
-        if job.disabled or final.stop or not (failed or rerun):
+        if job.disabled or final.stop == "kill" or not (failed or rerun):
             return False
-        delay_us = int(job.retry_delay_us * job.retry_backoff ** (final.attempt - 1)) if failed else 0
+        delay_us = _retry_delay_us(job, final.attempt) if failed else 0
         attempt = final.attempt + 1
         self._owe(
             OwedRow(
@@ -714,6 +735,11 @@ class Catalog:
             )
         )
         return True
+
+    def _count_failed(self, state: JobState) -> None:
+        """A run whose next attempt does not come stays failed."""
+        state.error_count += 1
+        state.last_status = Status.FAILED.value
 
     def _count(self, state: JobState, final: Execution) -> None:
         """The last attempt decides the run: fail, then ok = success."""
@@ -764,6 +790,14 @@ class Catalog:
                 f"child|{run_id}", child.uid, "child", run_id, 1, "parent", final.finished_wall_us, cluster_us, "", ""
             )
         )
+
+
+def _retry_delay_us(job: Job, attempt: int) -> int:
+    """How long the attempt after this one waits, never over RETRY_DELAY_MAX_US, whatever the backoff comes to."""
+    try:
+        return int(min(RETRY_DELAY_MAX_US, job.retry_delay_us * job.retry_backoff ** (attempt - 1)))
+    except OverflowError:
+        return RETRY_DELAY_MAX_US if job.retry_delay_us else 0
 
 
 def finished(execution: Execution, item: ResultItem) -> Execution:

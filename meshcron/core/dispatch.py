@@ -232,7 +232,7 @@ class Dispatch:
             self._pending.pop((ack.execution_id, False), None)
             if ack.state == "late" or (ack.state == "known" and ack.known == "late"):
                 decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="late"))
-            elif ack.state == "refused":
+            elif ack.state == "refused" or (ack.state == "known" and ack.known == "refused"):
                 decided.append(ResultItem(execution_id=ack.execution_id, kind="failed", reason=ack.why))
             elif ack.state == "known" and ack.known == "stopped":
                 decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="stopped"))
@@ -243,7 +243,10 @@ class Dispatch:
         """What stops met: what had not started is `skipped: stopped`; of the rest the outbox will tell."""
         decided: list[ResultItem] = []
         for item in message.items:
-            self._pending.pop((item.execution_id, True), None)
+            execution = self._state.open.get(item.execution_id)
+            # A kill is repeated until the end is committed: the agent may have restarted since it took it.
+            if not (execution and execution.stop == "kill" and item.state == "running"):
+                self._pending.pop((item.execution_id, True), None)
             if item.state == "not_started" and item.execution_id in self._state.open:
                 decided.append(ResultItem(execution_id=item.execution_id, kind="skipped", reason="stopped"))
         return decided

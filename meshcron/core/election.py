@@ -69,6 +69,8 @@ class Election:
         if not self._voter.votes or self._voter.role == "leader" or turn.now.boot_us < self._due_boot_us:
             return
         self._set_timer(turn)
+        if self._voter.role == "candidate" and self._voter.node_id not in self._granted:
+            return  # our own vote is still on its way to a slow disk
         if self._voter.voters == {self._voter.node_id}:
             self._stand(turn)
         else:

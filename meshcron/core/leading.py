@@ -22,7 +22,7 @@ from meshcron.core.roster import Health, next_voters
 from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.core.settings import Settings
-from meshcron.core.state import State
+from meshcron.core.state import JobState, State
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed
 from meshcron.entries import Entry
@@ -50,8 +50,16 @@ STARTED_DELAY_US = 100_000
 RESULTS_BYTES_MAX = 200_000
 """Of one Results entry, below the 256 KiB of an entry."""
 
-TRIES_MAX = 50
-"""How often a call is decided anew because the state moved on meanwhile."""
+PATIENCE_US = 4 * SECOND_US
+"""So long a call waits for the ticks that come before it, or is decided anew because the state moved on meanwhile."""
+
+STARTED_ITEMS_MAX = 1000
+"""In one Started entry, about 60 bytes each."""
+
+PRUNE_EVERY_US = 6 * 3600 * SECOND_US
+"""How often every job is looked at for records older than its `history.days`."""
+
+PRUNES_PER_LOOK = 20
 
 NAME_SILENCE_US = 30 * SECOND_US
 """A name is free for a newcomer once its holder has been silent for so long (PROTOCOL 1)."""
@@ -74,7 +82,7 @@ class Call(Struct):
 
     call_id: str
     command: commands.Command
-    tries: int = 0
+    asked_boot_us: int = 0
 
 
 class Leading:
@@ -108,6 +116,8 @@ class Leading:
         self._started: dict[str, StartedItem] = {}
         self._started_boot_us = 0
         self._pruning: set[int] = set()
+        self._pruned_boot_us = 0
+        self._to_prune: list[int] = []
         self._admitting: dict[str, int] = {}
         self._stepping = False
         self._disagree = False
@@ -118,7 +128,7 @@ class Leading:
 
     def open(self, turn: Turn, first: Iterable[Entry]) -> None:
         """Elected: the term's first entries. They are one Persist, so that none is there without the others."""
-        self._led_boot_us = self._watched_boot_us = turn.now.boot_us
+        self._led_boot_us = self._watched_boot_us = self._pruned_boot_us = turn.now.boot_us
         now_us = self._clock.cluster_us(turn.now)
         self._ledger.propose(entries.Noop(now_us, turn.now.wall_us, self._clock.offset_us), turn)
         for entry in first:
@@ -145,8 +155,6 @@ class Leading:
         wishes = [self._watched_boot_us + WATCH_US]
         if not self.ready:
             return wishes[0]
-        if self._again:
-            wishes.append(now.boot_us)
         if self._started and not self._ledger.syncing:  # else Persisted will find them
             wishes.append(self._started_boot_us + STARTED_DELAY_US)
         if (repeat := self._dispatch.next_wakeup()) is not None:
@@ -166,6 +174,7 @@ class Leading:
             self._watch_clocks(turn)
             self._watch_roster(turn)
             self._watch_silent(turn)
+            self._watch_history(turn)
 
     def judge(self, turn: Turn) -> bool:
         """Decide who has failed; True when that changed."""
@@ -292,6 +301,18 @@ class Leading:
         lost = self._dispatch.lost(silent_us, turn)
         self._results += [("", item) for item in lost if item.execution_id not in waiting]
 
+    def _watch_history(self, turn: Turn) -> None:
+        """Records grow old also where no new ones come."""
+        if turn.now.boot_us >= self._pruned_boot_us + PRUNE_EVERY_US:
+            self._pruned_boot_us = turn.now.boot_us
+            self._to_prune = [uid for uid, state in self._state.jobs.items() if state.recorded]
+        if not self._ledger.can_propose(turn.now.boot_us):
+            return
+        some, self._to_prune = self._to_prune[:PRUNES_PER_LOOK], self._to_prune[PRUNES_PER_LOOK:]
+        for uid in some:
+            if (state := self._state.jobs.get(uid)) and uid not in self._pruning:
+                self._propose_prune(state, turn)
+
     # admission
 
     def admit(self, message: Admit, turn: Turn) -> None:
@@ -371,8 +392,10 @@ class Leading:
             self._flush_results(turn)
         due = turn.now.boot_us >= self._started_boot_us + STARTED_DELAY_US
         if self._started and due and not self._ledger.syncing:
-            self._ledger.propose(entries.Started(tuple(self._started.values())), turn)
-            self._started.clear()
+            some = list(self._started.items())[:STARTED_ITEMS_MAX]
+            self._ledger.propose(entries.Started(tuple(item for _, item in some)), turn)
+            for execution_id, _ in some:
+                del self._started[execution_id]
 
     def _flush_results(self, turn: Turn) -> None:
         sender, size = self._results[0][0], 0
@@ -395,9 +418,9 @@ class Leading:
         if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
             turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
             return
-        call.tries += 1
-        if self._proposals.undecided_tick(call.command, turn.now) and call.tries < TRIES_MAX:
-            self._again.append(call)
+        call.asked_boot_us = call.asked_boot_us or turn.now.boot_us
+        if self._proposals.undecided_tick(call.command, turn.now):
+            self._take_up_again(call, turn)
             return
         index = 0
         try:
@@ -407,6 +430,13 @@ class Leading:
             turn.after_writes(Answer(call.call_id, refused))
             return
         self._calls[index] = call
+
+    def _take_up_again(self, call: Call, turn: Turn) -> None:
+        """Its turn comes again with the next applied entry, within PATIENCE_US."""
+        if turn.now.boot_us - call.asked_boot_us > PATIENCE_US:
+            turn.after_writes(Answer(call.call_id, NoLeader("the job's ticks are being decided; try again")))
+        else:
+            self._again.append(call)
 
     def _retry_calls(self, turn: Turn) -> None:
         again, self._again = self._again, []
@@ -418,10 +448,8 @@ class Leading:
         if call is None:
             return
         if isinstance(outcome, DecideAgain):
-            if call.tries < TRIES_MAX:
-                self._again.append(call)
-                return
-            outcome = NoLeader("the job changes all the time; try again")
+            self._take_up_again(call, turn)
+            return
         turn.after_writes(Answer(call.call_id, outcome))
         put = call.command
         if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
@@ -470,9 +498,13 @@ class Leading:
                 continue
             keep = state.job.history.runs
             if state.recorded > keep + max(SPREAD_HISTORY, keep // SPREAD_HISTORY):
-                self._pruning.add(uid)
-                days_us = state.job.history.days * 86_400 * SECOND_US
-                self._ledger.propose(entries.Prune(uid, keep, self._clock.wall_us(turn.now) - days_us), turn)
+                self._propose_prune(state, turn)
+
+    def _propose_prune(self, state: JobState, turn: Turn) -> None:
+        self._pruning.add(state.uid)
+        history = state.job.history
+        before_us = self._clock.wall_us(turn.now) - history.days * 86_400 * SECOND_US
+        self._ledger.propose(entries.Prune(state.uid, history.runs, before_us), turn)
 
     def check(self) -> None:
         """Invariants of the orders; raises AssertionError with what does not hold."""

@@ -34,7 +34,7 @@ class Proposals:
         """
         match command:
             case commands.PutJob():
-                return [self._put_job(command, now, call)]
+                return self._put_job(command, now, call)
             case commands.DeleteJob():
                 state = self._job(command.name, command.if_revision)
                 return [entries.JobDelete(state.uid, state.revision, call)]
@@ -74,7 +74,7 @@ class Proposals:
 
     # jobs
 
-    def _put_job(self, command: commands.PutJob, now: Instant, call: str) -> entries.JobPut:
+    def _put_job(self, command: commands.PutJob, now: Instant, call: str) -> list[Entry]:
         job, old, wall_us = command.job, self._state.named(command.job.name), self._clock.wall_us(now)
         revision = old.revision if old else 0
         if command.if_revision is not None and command.if_revision != revision:
@@ -91,15 +91,23 @@ class Proposals:
         if schedule.kind == "at" and (old is None or old.job.schedule != job.schedule):
             # "Late by less than start_deadline: runs" (API.md): the instant may lie a little behind us.
             cursor = wall_us - job.start_deadline_us
-        return entries.JobPut(
+        found: list[Entry] = []
+        seen_cursor = old.cursor_wall_us if old else 0
+        if old and self._state.paused and 0 < old.next_wall_us <= wall_us:
+            # The pause has swallowed ticks of the definition that goes: they are recorded before it does.
+            paused = self._scheduler.skip_paused(old, wall_us)
+            seen_cursor = paused.to_wall_us
+            found.append(paused)
+        put = entries.JobPut(
             job=job,
             seen_revision=revision,
-            seen_cursor_wall_us=old.cursor_wall_us if old else 0,
+            seen_cursor_wall_us=seen_cursor,
             wall_us=wall_us,
             cursor_wall_us=cursor,
             next_wall_us=next_tick(schedule, job, cursor),
             call=call,
         )
+        return [*found, put]
 
     def undecided_tick(self, command: commands.Command, now: Instant) -> bool:
         """Whether a tick of the job that is about to change is due and not decided yet: that comes first."""
@@ -148,7 +156,7 @@ class Proposals:
         )
         if policy == "queue":
             return [queued]
-        return [entries.StopEntry(tuple(sorted(state.open_ids)), (), kill=True), queued]
+        return [self._scheduler.stop_for(state), queued]
 
     def _manual(self, state: JobState, command: commands.RunJob, now: Instant, call: str) -> entries.Intents:
         intent = self._scheduler.build_intent(

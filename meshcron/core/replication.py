@@ -227,7 +227,7 @@ class Replication:
         voter.role = "follower"
         voter.leader = sender
         if message.prev_index == 0 and not message.heads and voter.log.last_index:
-            # It keeps us calm while a snapshot comes, and must hear once that is there: what is committed here, all have.
+            # It keeps us calm while a snapshot comes, and must hear once that is there: all have what is committed.
             self._answer(sender, message, ok=True, match=voter.commit_index, turn=turn)
             return True
         conflict = self._conflict(message)

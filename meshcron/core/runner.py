@@ -48,6 +48,11 @@ STARTS_PER_TURN = 64
 RESEND_US = SECOND_US
 """How long an outcome waits for its acknowledgement before it is sent again."""
 
+SPEC_KEPT_US = 3600 * SECOND_US
+"""A Spec that no order needed for so long is dropped; the next order brings it again."""
+
+SPEC_LOOK_US = 60 * SECOND_US
+
 FORGET_EVERY_US = SECOND_US
 """How often acknowledged rows are looked through for those that may be forgotten."""
 
@@ -121,6 +126,9 @@ class Runner:
         self._slots = slots
         self._specs = {row.digest: msgspec.json.decode(row.spec, type=Spec) for row in loaded.specs}
         self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}
+        self._spec_used: dict[str, int] = {}
+        """When each was last needed in this session, on our own clock."""
+        self._specs_boot_us = 0
         self._fence = Fence(loaded.mark.generation, loaded.mark.term)
         self._mark_cluster_us = loaded.mark.cluster_us
         self._clock = clock
@@ -182,6 +190,9 @@ class Runner:
         if self._outbox and turn.now.boot_us >= self._outbox_boot_us + RESEND_US:
             self._send_outbox(turn)
         self._forget_old(turn)
+        if turn.now.boot_us >= self._specs_boot_us + SPEC_LOOK_US:
+            self._specs_boot_us = turn.now.boot_us
+            self._forget_specs(turn)
 
     # orders
 
@@ -193,7 +204,7 @@ class Runner:
                 for order in message.orders
                 if order.node_id == self._node_id
             )
-            turn.at_once(Send(sender, RunAck(self._fence, stale)))
+            turn.after_writes(Send(sender, RunAck(self._fence, stale)))
             return
         self._obey(message.fence, turn)
         self._clock.hear(turn.now, message.cluster_us)
@@ -321,6 +332,8 @@ class Runner:
         seen.state, seen.pid, seen.process_start = "running", event.pid, event.process_start
         seen.started_wall_us = seen.started_wall_us or event.started_wall_us
         turn.write(seen.row())
+        if seen.ending_as:  # asked for while it was on its way
+            self._terminate(seen, seen.ending_as, turn)
         if seen.order and seen.order.timeout_us:
             started_boot_us = min(turn.now.boot_us, event.process_start * SECOND_US // TICKS_PER_SECOND)
             heapq.heappush(self._deadlines, (started_boot_us + seen.order.timeout_us, seen.execution_id, False))
@@ -414,6 +427,17 @@ class Runner:
         self._mark_cluster_us = max(self._mark_cluster_us, cluster_us)
         turn.write(self._mark_row(), Drop("seen", tuple(old)))
 
+    def _forget_specs(self, turn: Turn) -> None:
+        """Specs that no order has named for long: they hold commands and environments of jobs long gone."""
+        now_us = turn.now.boot_us
+        needed = {seen.order.digest for seen in self._seen.values() if seen.order}
+        self._spec_used.update(dict.fromkeys(needed, now_us))
+        stale = [one for one in self._specs if now_us - self._spec_used.setdefault(one, now_us) > SPEC_KEPT_US]
+        for digest in stale:
+            del self._specs[digest], self._spec_used[digest]
+        if stale:
+            turn.write(Drop("specs", tuple(stale)))
+
     # stopping
 
     def stop(self, sender: str, message: Stop, turn: Turn) -> None:
@@ -446,6 +470,8 @@ class Runner:
 
     def _terminate(self, seen: Seen, ending_as: Literal["timeout", "killed"], turn: Turn) -> None:
         seen.ending_as = ending_as
+        if seen.state == "starting":
+            return  # nobody is there to hear it yet
         turn.at_once(SignalProcess(seen.execution_id, force=False))
         heapq.heappush(self._deadlines, (turn.now.boot_us + GRACE_US, seen.execution_id, True))
 

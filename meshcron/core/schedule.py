@@ -88,8 +88,7 @@ class CronSchedule(Schedule):
         instant = max(wall_us // SECOND_US, FIRST_S - 1)
         if instant >= END_S:
             return None
-        search = next_slot if self.follows_wall_clock else next_match
-        tick = search(wall_clock(self.timezone), _calendar(self.expression), instant)
+        tick = _next(self.timezone, self.expression, instant, fixed=self.follows_wall_clock)
         return tick * SECOND_US if tick is not None and tick < END_S else None
 
     def latest_before(self, wall_us: int, after_us: int) -> int | None:
@@ -235,6 +234,13 @@ class Calendar:
 
     def previous(self, reading: int) -> int | None:
         return max((int(copy(search).get_prev(float, reading)) for search in self._searches), default=None)
+
+
+@lru_cache(maxsize=4096)
+def _next(timezone: str, expression: str, instant: int, *, fixed: bool) -> int | None:
+    """A job's next tick is asked for several times, by whoever checks, proposes and decides."""
+    search = next_slot if fixed else next_match
+    return search(wall_clock(timezone), _calendar(expression), instant)
 
 
 @lru_cache(maxsize=_CALENDARS_MAX)

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.core import schedule as grammar
@@ -37,6 +42,9 @@ COUNT_MOST = 10_000
 SPREAD_HISTORY = 10
 """A job's history is pruned when it exceeds its limit by a tenth, and at least this many: pruning has its price too."""
 
+INTENTS_BYTES_MAX = 200_000
+"""Of one Intents entry, below the 256 KiB of an entry."""
+
 RESEAT_STEP_US = 3 * 3600 * SECOND_US
 """A fixed-time job keeps its cursor over a backward step below 3 h (PROTOCOL 7)."""
 
@@ -51,17 +59,34 @@ def next_tick(schedule: Schedule, job: Job, after_wall_us: int) -> int:
     return tick
 
 
+def _cut(intents: list[Intent]) -> Iterator[list[Intent]]:
+    """Pieces that each fit into one entry."""
+    some: list[Intent] = []
+    size = 0
+    for intent in intents:
+        size += len(msgspec.json.encode(intent))
+        if some and size > INTENTS_BYTES_MAX:
+            yield some
+            some, size = [], len(msgspec.json.encode(intent))
+        some.append(intent)
+    if some:
+        yield some
+
+
 class Scheduler:
     """Decides ticks as they fall due within the horizon, in slices."""
 
     def __init__(self, state: State, clock: ClusterClock, horizon_us: int) -> None:
         self._state = state
         self._clock = clock
-        self._horizon_us = horizon_us
+        # Ticks fall on whole seconds: half a second off, arming does not compete with what starts then.
+        self._horizon_us = horizon_us - min(horizon_us // 6, SECOND_US // 2)
         self.candidates: list[Candidate] = []
         """The live members; the agent keeps it current."""
         self._schedules: dict[int, tuple[int, Schedule]] = {}
         self._heap: list[tuple[int, int]] = []
+        self._heaped: dict[int, int] = {}
+        """The tick of each job that stands in the heap: once each."""
         self._owed_heap: list[tuple[int, str]] = []
         self._undecided: dict[int, int] = {}
         self._held_owed: dict[int, set[str]] = {}
@@ -76,13 +101,32 @@ class Scheduler:
         """Take over: every job is looked at anew. `start_run` names this start of the agent for @reboot jobs."""
         self._start_run = start_run
         self._undecided.clear()
-        self._heap = [(state.next_wall_us, uid) for uid, state in self._state.jobs.items() if state.next_wall_us]
-        heapq.heapify(self._heap)
+        self._fill_heap()
         self._held_owed.clear()
         self._owed_heap = [(row.due_cluster_us, key) for key, row in self._state.owed.items()]
         heapq.heapify(self._owed_heap)
-        self._reboot = [uid for uid, state in self._state.jobs.items() if state.job.schedule.strip() == "@reboot"]
+        self._reboot = [uid for uid, state in self._state.jobs.items() if self._is_reboot(state)]
         self._reseat = [uid for uid, state in self._state.jobs.items() if state.epoch != self._state.epoch]
+
+    def _is_reboot(self, state: JobState) -> bool:
+        """Asked of every job at once, so that only what looks like it is parsed."""
+        return "@reboot" in state.job.schedule.lower() and self.schedule_of(state).kind == "reboot"
+
+    def _fill_heap(self) -> None:
+        self._heaped = {uid: state.next_wall_us for uid, state in self._state.jobs.items() if state.next_wall_us}
+        self._heap = [(tick, uid) for uid, tick in self._heaped.items()]
+        heapq.heapify(self._heap)
+
+    def _push(self, tick: int, uid: int) -> None:
+        if self._heaped.get(uid) != tick:
+            self._heaped[uid] = tick
+            heapq.heappush(self._heap, (tick, uid))
+
+    def _pop(self) -> tuple[int, int]:
+        tick, uid = heapq.heappop(self._heap)
+        if self._heaped.get(uid) == tick:
+            del self._heaped[uid]
+        return tick, uid
 
     def touched(self, uids: set[int]) -> None:
         """An entry about these jobs was applied, or applied as nothing."""
@@ -95,7 +139,7 @@ class Scheduler:
             if self._undecided.get(uid, 0) <= self._state.applied[0]:
                 self._undecided.pop(uid, None)
             if state.next_wall_us:
-                heapq.heappush(self._heap, (state.next_wall_us, uid))
+                self._push(state.next_wall_us, uid)
             for key in self._held_owed.pop(uid, ()):
                 heapq.heappush(self._owed_heap, (0, key))
 
@@ -108,8 +152,7 @@ class Scheduler:
     def clock_stepped(self) -> None:
         """A new clock epoch: cursors are set anew, in slices."""
         self._reseat = [uid for uid, state in self._state.jobs.items() if state.epoch != self._state.epoch]
-        self._heap = [(state.next_wall_us, uid) for uid, state in self._state.jobs.items() if state.next_wall_us]
-        heapq.heapify(self._heap)
+        self._fill_heap()
 
     def schedule_of(self, state: JobState) -> Schedule:
         """The parsed schedule of a job; its @every phase is the job's creation."""
@@ -128,7 +171,7 @@ class Scheduler:
 
     def next_wakeup(self, now: Instant) -> int | None:
         """On the suspend-counting clock: when the next tick comes within the horizon or is due."""
-        if self.more or self._reseat or self._reboot:
+        if self._reseat or (not self._state.paused and (self.more or self._reboot)):
             return now.boot_us
         wishes: list[int] = []
         self._drop_stale()
@@ -142,7 +185,7 @@ class Scheduler:
 
     def _drop_stale(self) -> None:
         while self._heap and not self._current(*self._heap[0]):
-            heapq.heappop(self._heap)
+            self._pop()
 
     def _current(self, tick: int, uid: int) -> bool:
         state = self._state.jobs.get(uid)
@@ -163,12 +206,11 @@ class Scheduler:
         if self._state.paused:
             return proposals
         intents: list[Intent] = []
-        self._decide_reboots(now, intents)
+        self._decide_reboots(now, intents, proposals)
         self._decide_owed(now, intents)
         self._decide_ticks(now, intents, proposals)
-        if intents:
-            proposals.append(({intent.uid for intent in intents}, self.intents_entry(now, intents)))
-        return proposals
+        cut = _cut(intents)
+        return proposals + [({intent.uid for intent in some}, self.intents_entry(now, some)) for some in cut]
 
     def proposed(self, uids: set[int], index: int) -> None:
         """The entry about these jobs stands in the log at `index`: leave them alone until it is applied."""
@@ -184,7 +226,7 @@ class Scheduler:
         blocked: list[tuple[int, int]] = []
         done = 0
         while self._heap and self._heap[0][0] - self._horizon_us <= wall_us:
-            tick, uid = heapq.heappop(self._heap)
+            tick, uid = self._pop()
             if not self._current(tick, uid):
                 continue
             state = self._state.jobs[uid]
@@ -196,8 +238,8 @@ class Scheduler:
             if done >= SLICE:
                 self.more = True
                 break
-        for item in blocked:
-            heapq.heappush(self._heap, item)
+        for tick, uid in blocked:
+            self._push(tick, uid)
 
     def _decide_tick(self, state: JobState, tick: int, now: Instant, intents: list[Intent]) -> list[Entry]:
         """What becomes of one tick, and of those missed after it."""
@@ -207,7 +249,9 @@ class Scheduler:
         paused_from, paused_until = self._state.pause
         if paused_from and paused_from <= tick <= paused_until:
             return [self._skip(state, tick, min(paused_until, wall_us), "paused")]
-        if wall_us - tick > min(RECENT_US, state.job.start_deadline_us):
+        once = self.schedule_of(state).kind == "at"  # "late by less than start_deadline: runs" (API.md, @at)
+        recent_us = state.job.start_deadline_us if once else min(RECENT_US, state.job.start_deadline_us)
+        if wall_us - tick > recent_us:
             return self._decide_missed(state, tick, now, intents)
         if not self._may_arm(state):
             return self._decide_overlap(state, tick)
@@ -220,10 +264,14 @@ class Scheduler:
         if policy == "queue" and not self._state.has_owed("queued", state.uid):
             return [self._queue(state, tick, "queued")]
         if policy == "replace" and not self._state.has_owed("replace", state.uid):
-            open_ids = tuple(sorted(state.open_ids))
-            return [entries.StopEntry(open_ids, (), kill=True), self._queue(state, tick, "replace")]
+            return [self.stop_for(state), self._queue(state, tick, "replace")]
         reason = "overlap: the last run is still open" if policy == "forbid" else "overlap: one run waits already"
         return [self._skip(state, tick, tick, reason)]
+
+    def stop_for(self, state: JobState) -> entries.StopEntry:
+        """Make way for a run that replaces what a job has open: executions, and retries that wait."""
+        waiting = {row.run_id for row in self._state.owed.values() if row.uid == state.uid and row.kind == "retry"}
+        return entries.StopEntry(tuple(sorted(state.open_ids)), tuple(sorted(waiting)), kill=True)
 
     def _queue(self, state: JobState, tick: int, kind: str) -> entries.Queued:
         return entries.Queued(
@@ -276,6 +324,10 @@ class Scheduler:
                 break
             ticks.append(before)
         return ticks[::-1]
+
+    def skip_paused(self, state: JobState, wall_us: int) -> entries.Skip:
+        """What a pause has swallowed so far."""
+        return self._skip(state, state.next_wall_us, wall_us, "paused")
 
     def _skip(self, state: JobState, from_us: int, to_us: int, reason: str, *, lost: bool = False) -> entries.Skip:
         schedule = self.schedule_of(state)
@@ -363,6 +415,9 @@ class Scheduler:
     def _decide_owed(self, now: Instant, intents: list[Intent]) -> None:
         cluster_us = self._clock.cluster_us(now)
         while self._owed_heap and self._owed_heap[0][0] <= cluster_us:
+            if len(intents) >= SLICE:
+                self.more = True
+                return
             _, key = heapq.heappop(self._owed_heap)
             row = self._state.owed.get(key)
             state = self._state.jobs.get(row.uid) if row else None
@@ -389,21 +444,42 @@ class Scheduler:
                 )
             )
 
-    def _decide_reboots(self, now: Instant, intents: list[Intent]) -> None:
-        for uid in self._reboot:
+    def _decide_reboots(self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]) -> None:
+        some, self._reboot = self._reboot[:SLICE], self._reboot[SLICE:]
+        self.more = self.more or bool(self._reboot)
+        for uid in some:
             state = self._state.jobs.get(uid)
-            if state is not None and not state.job.disabled:
-                intents.append(
-                    self.build_intent(
-                        state,
-                        now,
-                        tick_wall_us=self._clock.wall_us(now) // SECOND_US * SECOND_US,
-                        due_cluster_us=self._clock.cluster_us(now),
-                        trigger="reboot",
-                        run_id=f"{uid}-b{self._start_run}",
-                    )
+            if state is None or state.job.disabled:
+                continue
+            tick, run_id = self._clock.wall_us(now) // SECOND_US * SECOND_US, f"{uid}-b{self._start_run}"
+            policy = state.job.concurrency
+            kind: Literal["queued", "replace"] = "replace" if policy == "replace" else "queued"
+            if self._may_arm(state) or policy == "forbid" or self._state.has_owed(kind, uid):
+                intent = self.build_intent(
+                    state,
+                    now,
+                    tick_wall_us=tick,
+                    due_cluster_us=self._clock.cluster_us(now),
+                    trigger="reboot",
+                    run_id=run_id,
                 )
-        self._reboot = []
+                if not self._may_arm(state):
+                    intent = replace(intent, targets=(), down=(), reason="overlap: the last run is still open")
+                intents.append(intent)
+                continue
+            if policy == "replace":
+                proposals.append(({uid}, self.stop_for(state)))
+            queued = entries.Queued(
+                uid=uid,
+                revision=state.revision,
+                epoch=state.epoch,
+                tick_wall_us=tick,
+                next_wall_us=UNCHANGED,
+                kind=kind,
+                trigger="reboot",
+                run_id=run_id,
+            )
+            proposals.append(({uid}, queued))
 
     def _reseat_some(self, now: Instant) -> tuple[set[int], Entry]:
         """New cursors in a new clock epoch: wildcard jobs go on from the new time, fixed-time ones keep a cursor that

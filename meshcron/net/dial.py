@@ -8,12 +8,13 @@ from collections.abc import Callable
 import zmq
 
 from meshcron.net.monitor import HANDSHAKE_FAILED, Monitor
+from meshcron.net.resend import resend_soon
 
 REDIAL_SECONDS = 0.1
 REDIAL_SECONDS_MAX = 1.0
 """After a refused handshake, doubling from the first to the second: the other side may learn our key any moment."""
 
-WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | HANDSHAKE_FAILED
+WATCHED = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | HANDSHAKE_FAILED
 
 
 class Dial:
@@ -52,8 +53,10 @@ class Dial:
         if self._redial is not None:
             self._redial.cancel()
 
-    def _happened(self, event: int, _value: int) -> None:
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+    def _happened(self, event: int, value: int) -> None:
+        if event == zmq.EVENT_CONNECTED:
+            resend_soon(value)
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._delay = REDIAL_SECONDS
             self._set(True)
         elif event == zmq.EVENT_DISCONNECTED:

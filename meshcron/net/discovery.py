@@ -85,9 +85,11 @@ class Discovery:
         if zeroconf is None:
             return
         try:
-            if service is not None:
-                await (await zeroconf.async_unregister_service(service))
-            await zeroconf.async_close()
+            try:
+                if service is not None:
+                    await (await zeroconf.async_unregister_service(service))
+            finally:
+                await zeroconf.async_close()
         except (OSError, Error) as error:
             log.warning("mDNS ended without a goodbye", why=str(error))
 

@@ -23,6 +23,7 @@ from meshcron.net.link import PUBLISHED_MESSAGES_MAX, Link, Peer
 from meshcron.net.listener import Listener
 from meshcron.net.monitor import HANDSHAKE_FAILED, Monitor
 from meshcron.net.reader import Reader
+from meshcron.net.resend import resend_soon
 from meshcron.net.zap import Zap
 
 __all__ = ["Counters", "Peer", "Transport"]
@@ -42,6 +43,8 @@ DIAL_AGAIN_SECONDS = 1.0
 
 TOPIC_END = b"\0"
 """A subscription is a prefix: without an end "role=web" would also hear "role=webmaster"."""
+
+WATCHED = HANDSHAKE_FAILED | zmq.EVENT_LISTENING
 
 
 class Counters(Struct):
@@ -116,7 +119,7 @@ class Transport:
         self._router = self._server(zmq.ROUTER, zmq.RCVHWM, MESH_MESSAGES_MAX)
         self._pub = self._server(zmq.PUB, zmq.SNDHWM, PUBLISHED_MESSAGES_MAX)
         self._monitors = [
-            Monitor(self._context, socket, HANDSHAKE_FAILED, self._refused) for socket in (self._router, self._pub)
+            Monitor(self._context, socket, WATCHED, self._happened) for socket in (self._router, self._pub)
         ]
         for monitor in self._monitors:
             monitor.start()
@@ -234,7 +237,10 @@ class Transport:
             raise
         return link
 
-    def _refused(self, _event: int, _value: int) -> None:
+    def _happened(self, event: int, value: int) -> None:
+        if event == zmq.EVENT_LISTENING:
+            resend_soon(value)
+            return
         self.counters.refused += 1
         self._complaints.say("handshakes failed: another key, none, or broken off")
 

@@ -18,6 +18,7 @@ from meshcron.core import effects
 from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event, HelloHeard, MessageReceived, Persisted, Proposed, Woke
+from meshcron.errors import NoLeader, NotLeader
 from meshcron.messages import GateMessage, Hello, Message
 from meshcron.model import Instant, Launch
 from meshcron.rows import Row
@@ -127,6 +128,9 @@ class Driver:
             return await asyncio.shield(known)
         call_id = secrets.token_hex(8)
         answer: asyncio.Future[object] = self._loop.create_future()
+        if self._closed:
+            answer.cancel()
+            return await answer
         self._answers[call_id] = answer
         if key:
             self._keyed[key] = self._now().boot_us, answer
@@ -138,7 +142,9 @@ class Driver:
         while self._keyed and next(iter(self._keyed.values()))[0] < oldest:
             self._keyed.popitem(last=False)
         found = self._keyed.get(key)
-        return found[1] if found else None
+        if found is None or _stored_nothing(found[1]):
+            return None
+        return found[1]
 
     # the loop
 
@@ -230,3 +236,8 @@ class Driver:
         answer = self._answers.pop(effect.call_id, None)
         if answer is not None and not answer.done():
             answer.set_result(effect.outcome)
+
+
+def _stored_nothing(answer: asyncio.Future[object]) -> bool:
+    """For want of a leader: the same key may be tried again."""
+    return answer.done() and (answer.cancelled() or isinstance(answer.result(), NoLeader | NotLeader))

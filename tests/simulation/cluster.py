@@ -35,7 +35,8 @@ SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 
 def _durable_index(disk: Disk) -> int:
     applied = disk.tables["meta"].get("applied")
-    return max(disk.last_index, int(applied.value.split()[0]) if isinstance(applied, MetaRow) else 0)
+    installed = int(applied.value.split()[0]) if isinstance(applied, MetaRow) else 0
+    return max(int(disk.last_index), installed)
 
 
 def _holds(disk: Disk, index: int, term: int) -> bool:
@@ -601,15 +602,16 @@ class Cluster:
             self.intended.update(agent.state.open)
             assert known == applied[1:], f"4: entry {applied[0]} was committed twice, differently"
             agent.check()
+            if agent.ledger.leads:
+                self._check_copies(agent, *applied[:2])
         if agent.ledger.commit_index > host.checked_commit:
             if agent.ledger.leads:
-                self._check_copies(agent)
+                self._check_copies(agent, agent.ledger.commit_index, agent.ledger.term)
             host.checked_commit = agent.ledger.commit_index
 
-    def _check_copies(self, agent: Agent) -> None:
-        """What a leader calls committed lies on the disks of a majority, now."""
-        index, voters = agent.ledger.commit_index, agent.ledger.voters
-        term = agent.ledger.term
+    def _check_copies(self, agent: Agent, index: int, term: int) -> None:
+        """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
+        voters = agent.ledger.voters
         holders = [host for host in self.hosts if host.node_id in voters and _holds(host.disk, index, term)]
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
 

@@ -98,8 +98,8 @@ def test_an_adopted_folder_is_recovered(tmp_path: Path) -> None:
 
 def test_a_recovery_can_begin_twice(tmp_path: Path) -> None:
     """A start that died in between is done again."""
-    begin_recovery(tmp_path)
-    begin_recovery(tmp_path)
+    begin_recovery(tmp_path, "former")
+    begin_recovery(tmp_path, "former")
     assert (tmp_path / RECOVERED_FILE).stat().st_mode & 0o777 == 0o600
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -149,6 +150,14 @@ def test_no_agent_says_what_to_do(tmp_path: Path) -> None:
     assert "MESHCRON_URL" in done.stderr
 
 
+def test_no_curl_says_what_to_install(tmp_path: Path) -> None:
+    """A bare Debian has none."""
+    for program in ("bash", "dirname"):
+        (tmp_path / program).symlink_to(shutil.which(program) or program)
+    done = run("job-list", PATH=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "curl is not installed (apt-get install curl)\n")
+
+
 @pytest.fixture
 def curl_arguments(tmp_path: Path) -> str:
     """A PATH whose curl prints its arguments and then the headers it is to read from a file."""
@@ -183,6 +192,27 @@ def test_smoke_test_fails_when_nothing_runs(agent: Agent, data_dir: Path) -> Non
     assert done.returncode == 1
     assert "no successful execution" in done.stderr
     assert [method for method, *_ in agent.asked][-1] == "DELETE"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cluster"],
+        ["cluster", "start"],
+        ["cluster", "start", "0"],
+        ["cluster", "start", "10"],
+        ["cluster", "start", "3", "2"],
+        ["cluster", "stop", "now"],
+        ["cluster", "--dir"],
+        ["quickstart", "begin"],
+    ],
+    ids=" ".join,
+)
+def test_a_slip_starts_nothing(words: list[str]) -> None:
+    """What the scripts that start agents do not understand they refuse, and say how they are called."""
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: scripts/{words[0]}")
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.iterdir()))

@@ -17,7 +17,8 @@ BEAT_SECONDS = 0.01
 
 async def talk(node_id: str, public: str, secret: str, ports: list[int], peer: dict[str, object]) -> None:
     station = Station(node_id, CurvePair(public.encode(), secret.encode()))
-    station.up(*ports)
+    mesh_port, pub_port = ports or (0, 0)
+    station.up(mesh_port, pub_port)
     other = Peer(**peer)  # type: ignore[arg-type]
     station.transport.set_peers([other])
     print(json.dumps([station.transport.mesh_port, station.transport.pub_port]), flush=True)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import zmq
@@ -219,11 +220,11 @@ async def test_without_descriptors_it_dials_later(monkeypatch: pytest.MonkeyPatc
     fails = [zmq.PAIR, zmq.SUB, zmq.DEALER]
 
     class Exhausted(zmq.Context):  # type: ignore[type-arg]
-        def socket(self, kind: int, *more: object, **named: object) -> zmq.Socket[bytes]:
-            if fails and kind == fails[-1] and armed:
+        def socket(self, socket_type: int, socket_class: Any = None, **named: Any) -> Any:
+            if fails and socket_type == fails[-1] and armed:
                 fails.pop()
                 raise zmq.ZMQError(errno.EMFILE)
-            return super().socket(kind, *more, **named)
+            return super().socket(socket_type, socket_class, **named)
 
     armed: list[int] = []
     monkeypatch.setattr(zmq, "Context", Exhausted)

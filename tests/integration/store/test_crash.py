@@ -82,7 +82,7 @@ def test_two_processes_that_start_at_once(tmp_path: Path) -> None:
         "store = Store(Path(sys.argv[1]), 'machine'); store.open(identity); sys.stdin.read(); print(store.start)"
     )
     for n in range(20):
-        command = [sys.executable, "-c", code, tmp_path / str(n), WRITING.parent]
+        command = [sys.executable, "-c", code, str(tmp_path / str(n)), str(WRITING.parent)]
         pair = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(2)

@@ -142,7 +142,7 @@ class Book:
         )
 
     def intents(self, *items: Intent) -> entries.Intents:
-        return entries.Intents(second(0), second(0), 0, items)
+        return entries.Intents(second(0), second(0), 0, items, "a call")
 
     def end(self, execution: Execution, kind: ResultKind = "ended", *, success: bool = True, at: int = 50) -> Applied:
         """The final word about an execution, committed at second `at`."""

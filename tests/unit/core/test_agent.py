@@ -14,7 +14,7 @@ from meshcron.core import events
 from meshcron.core.state import State
 from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.errors import NoLeader
-from meshcron.messages import Result, ResultItem
+from meshcron.messages import Result, ResultItem, StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job, Token
 from tests.unit.core.disk import contents, ending, second
 from tests.unit.core.lab import Lab
@@ -172,6 +172,14 @@ def test_outcomes_too_many_for_one_entry_are_cut(lab: Lab) -> None:
     assert max(len(row.body) for row in lab.disk.log.values()) <= ENTRY_BYTES_MAX
 
 
+def test_many_starts_of_one_moment_are_cut(lab: Lab) -> None:
+    """Many agents report at once, while the log is being written."""
+    lab.hear(StartedReport(tuple(StartedItem(f"{n:032}", second(1)) for n in range(5000))))
+    lab.advance(1)
+    assert sum(len(entry.items) for entry in logged(lab, entries.Started)) == 5000
+    assert max(len(row.body) for row in lab.disk.log.values()) <= ENTRY_BYTES_MAX
+
+
 # ---- calls
 
 
@@ -208,6 +216,15 @@ def test_an_edit_built_on_a_job_that_is_being_deleted(lab: Lab) -> None:
     assert lab.view().uid != uid
 
 
+def test_what_was_armed_before_an_edit_to_forbid_runs_as_committed(lab: Lab) -> None:
+    """Three runs overlap once; later ones do not."""
+    lab.put()
+    lab.advance_to(0.6)
+    lab.put(concurrency="forbid")
+    lab.advance_to(6.5)
+    assert [status for _, status, _ in lab.records()] == ["running"] * 3 + ["skipped"] * 3
+
+
 def test_answers_wait_for_what_they_show(lab: Lab) -> None:
     """A refusal may not overtake the writes it was judged by."""
     lab.disk_answers = False
@@ -230,6 +247,27 @@ def test_a_history_is_pruned_now_and_then(lab: Lab) -> None:
         assert len(lab.executions()) <= 32
     assert len(lab.executions()) >= 20
     assert lab.view().success_count == 100
+
+
+def test_records_grow_old_where_no_new_ones_come(lab: Lab) -> None:
+    """`history.days` holds for a job that runs seldom, too."""
+    lab.put(schedule="0 8 * * *", history=History(runs=100, days=2))
+    for _ in range(10):
+        lab.boot_us += 86_390 * SECOND_US  # the machine sleeps until shortly before its time
+        lab.advance(10.1)
+        lab.end_all()
+    assert 2 <= len(lab.executions()) <= 4
+
+
+def test_what_a_job_ran_is_forgotten_with_it(lab: Lab) -> None:
+    """A Spec holds commands and environments: it goes some hours after the last order that needed it."""
+    for n in range(5):
+        lab.put(schedule="@manually", command=str(n))
+        lab.run()
+        lab.end_all()
+    lab.ask(commands.DeleteJob("job"))
+    lab.advance(4 * 3600)
+    assert lab.disk.tables["specs"] == {}
 
 
 # ---- random lives

@@ -156,6 +156,41 @@ def test_there_are_as_many_attempts_as_allowed(retries: int) -> None:
     assert len({one.id for one in book.disk.executions()}) == retries + 1
 
 
+@pytest.mark.parametrize("delay_us", [0, 1, 3600 * SECOND_US])
+def test_no_backoff_is_too_large(delay_us: int) -> None:
+    """Whatever the API allows: an entry that cannot be applied would stop every voter for good."""
+    book = Book()
+    book.put(retries=1000, retry_backoff=100.0, retry_delay_us=delay_us)
+    execution = book.launch(1).opened[0]
+    for _ in range(170):
+        book.end(execution, success=False)
+        (row,) = book.owed
+        assert 0 <= row.due_cluster_us < 2**63
+        (execution,) = book.launch_owed(row.key).opened
+
+
+def test_a_failed_run_whose_retry_is_stopped_has_failed() -> None:
+    """Its last attempt did, and no other comes."""
+    book = Book()
+    book.put(retries=1)
+    execution = book.launch(1).opened[0]
+    book.end(execution, success=False)
+    assert counters(book) == (0, 0, "")
+    book.apply(entries.StopEntry((), (execution.run_id,), kill=True))
+    assert counters(book) == (0, 1, "failed")
+
+
+def test_a_retry_without_an_agent_is_recorded_as_that_attempt() -> None:
+    """And the run has failed."""
+    book = Book()
+    book.put(retries=1)
+    book.end(book.launch(1).opened[0], success=False)
+    (row,) = book.owed
+    book.launch_owed(row.key, targets=(), reason="nobody")
+    assert [(one.attempt, one.status) for one in book.disk.executions()] == [(1, "failed"), (2, "skipped")]
+    assert counters(book) == (0, 1, "failed")
+
+
 def test_fail_then_ok_is_a_success() -> None:
     """The last attempt decides the run (API, Jobs)."""
     book = Book()
@@ -261,6 +296,19 @@ def test_the_truth_comes_once(book: Book) -> None:
     book.end(execution, success=False)
     assert [status for _, status, _ in book.records] == ["success"]
     assert counters(book) == (1, 0, "success")
+
+
+@pytest.mark.parametrize("between", ["rerun", "clear"])
+def test_the_truth_takes_back_only_what_was_counted(between: str) -> None:
+    """A loss that was run again is no error, and a cleared history forgets it."""
+    book = Book()
+    book.put(on_lost="rerun" if between == "rerun" else "lost")
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    if between == "clear":
+        book.apply(entries.Prune(book.uid(), 0, clear=True))
+    book.end(execution, success=True)
+    assert book.state.jobs[book.uid()].error_count == 0
 
 
 def test_the_truth_about_a_deleted_job_is_nothing(book: Book) -> None:

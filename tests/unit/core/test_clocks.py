@@ -158,6 +158,8 @@ def test_a_difference_is_slewed_at_its_rate(ahead_s: float, per_second_us: int) 
     clock = leading()
     assert clock.slew(at(1), at(1, ahead_s).wall_us) == 0
     assert clock.offset_us == per_second_us
+    clock.slew(at(2), at(2, ahead_s).wall_us)
+    assert clock.offset_us == (2 * per_second_us if abs(ahead_s) > 0.001 else per_second_us)
 
 
 def test_twenty_seconds_are_absorbed_in_seven_minutes() -> None:

@@ -118,9 +118,9 @@ def test_an_order_far_ahead_is_repeated_at_leisure() -> None:
     lab = Lab().start()
     lab.put(schedule="@at 2027-01-15T08:00:10Z")
     deaf(lab, Run)
-    lab.advance_to(7.5)
+    lab.advance_to(7.6)
     assert sent(lab, Run) == 1
-    lab.advance_to(7.9)
+    lab.advance_to(8.3)
     assert sent(lab, Run) == 2
 
 
@@ -130,7 +130,7 @@ def test_orders_of_one_moment_share_a_message(lab: Lab) -> None:
         lab.put(f"job{n}", schedule="@at 2027-01-15T08:00:10Z")
     deaf(lab, Run)
     lab.sent.clear()
-    lab.advance_to(7.01)
+    lab.advance_to(7.6)
     sizes = [len(message.orders) for message in lab.sent if isinstance(message, Run)]
     assert sizes[0] == 90
 
@@ -156,6 +156,7 @@ def test_a_new_session_orders_what_is_open_again(lab: Lab) -> None:
         ("known", {"known": "late"}, (0, "skipped", "late")),
         ("known", {"known": "stopped"}, (0, "skipped", "stopped")),
         ("refused", {"why": "no such user: bob"}, (0, "failed", "no such user: bob")),
+        ("known", {"known": "refused", "why": "no such user: bob"}, (0, "failed", "no such user: bob")),
     ],
 )
 def test_some_answers_are_final(lab: Lab, state: AckState, more: dict[str, str], record: tuple[int, str, str]) -> None:
@@ -205,7 +206,7 @@ def test_an_answer_about_what_is_over_is_nothing(lab: Lab) -> None:
 
 
 def test_a_stop_is_repeated_until_it_is_answered(lab: Lab) -> None:
-    """Whether it or its answer was lost; the process is signalled once."""
+    """Whether it or its answer was lost; TERM and KILL come once each, however often it was asked."""
     run_id = lab.run()
     deaf(lab, Stop)
     lab.ask(commands.StopRun(run_id))
@@ -215,11 +216,12 @@ def test_a_stop_is_repeated_until_it_is_answered(lab: Lab) -> None:
     deaf(lab, StopAck)
     lab.advance(5)
     deaf(lab)
-    lab.advance(6)
+    lab.advance(20)
+    assert [force for _, force in lab.signals] == [False, True]
+    lab.end_all()
     repeated = sent(lab, Stop)
     lab.advance(60)
     assert sent(lab, Stop) == repeated
-    assert [force for _, force in lab.signals] == [False, True]
 
 
 def test_a_stop_takes_the_place_of_its_order(lab: Lab) -> None:

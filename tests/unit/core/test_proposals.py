@@ -93,9 +93,10 @@ def test_what_is_too_large_for_the_log_is_refused(lab: Lab) -> None:
 def test_an_edit_holds_from_the_first_tick_not_armed(lab: Lab) -> None:
     """Ticks within the horizon run as they were committed; the answer says from when the edit holds."""
     lab.put(command="old")
+    lab.advance_to(0.6)  # second 3 is armed half a second off: at 0.5
     answer = lab.put(command="new")
     assert answer.holds_from_wall_us == second(4)
-    lab.advance_to(5.5)
+    lab.advance_to(5.7)
     assert [launch.command for launch in lab.launches.values()] == ["old", "old", "old", "new", "new"]
     assert [tick for tick, _, _ in lab.records()] == list(range(1, 9))
 
@@ -132,6 +133,32 @@ def test_an_instant_a_little_behind_us_still_runs(lab: Lab, late_s: int, records
     put(lab, schedule=f"@at 2027-01-15T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}Z")
     lab.advance(1)
     assert lab.records() == records
+
+
+def test_an_edit_at_the_instant_of_a_tick_waits_for_the_disk_and_sleeps(lab: Lab) -> None:
+    """However long that takes (within reason): it is not refused, and nobody is woken for it meanwhile."""
+    lab.put(schedule="*/10 * * * * *", concurrency="forbid")
+    lab.advance_to(19.9999)
+    lab.disk_answers = False
+    lab.advance_to(20.0001)  # the skip of second 20 is on its way to the disk
+    wakes = lab.wakes
+    assert put(lab, schedule="@daily", command="new") is None
+    lab.advance(0.5)
+    assert lab.wakes - wakes <= 2
+    lab.disk_answers = True
+    lab.sync()
+    lab.advance(0.1)
+    assert isinstance(lab.answers[lab.last_call], commands.JobAnswer)
+    assert lab.view().job.command == "new"
+
+
+def test_a_disabling_edit_names_what_is_still_open(lab: Lab) -> None:
+    """What runs, and what was armed and is being stopped."""
+    lab.put()
+    lab.advance_to(1.7)
+    open_before = sorted(one.public_id for one in lab.executions())
+    assert len(open_before) == 4
+    assert sorted(lab.put(disabled=True).open_executions) == open_before
 
 
 def test_run_on_create(lab: Lab) -> None:

@@ -43,11 +43,20 @@ def test_nobody_leads_before_the_own_vote_is_durable() -> None:
     assert isinstance(lab.ask(commands.PutJob(JOB)), NoLeader)
 
 
+def test_a_disk_that_takes_a_second_still_gets_a_leader() -> None:
+    """An agent alone waits for its own vote instead of opening one term after another."""
+    lab = slow().start()
+    for _ in range(10):
+        lab.advance(1.2)
+        lab.sync(1)
+    assert lab.agent.leading
+
+
 def test_only_the_vote_of_this_term_counts() -> None:
     """On a disk that lags behind, earlier votes get durable first: nothing is written in a term whose vote is not."""
     lab = slow().start()
+    lab.advance(3)
     for _ in range(10):
-        lab.advance(0.7)
         lab.sync(1)
         durable = lab.disk.tables["ballot"][1].term
         assert all(row.term <= durable for row in lab.unsynced_rows if isinstance(row, LogRow))

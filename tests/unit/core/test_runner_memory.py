@@ -82,6 +82,20 @@ def test_a_kill_is_term_then_kill(hand: Hand) -> None:
     assert hand.outcomes[0] == ("x", "killed", "")
 
 
+def test_a_kill_that_comes_before_the_process_is_not_lost(hand: Hand) -> None:
+    """It is `starting`, and nobody is there yet to hear a signal: TERM comes as soon as it is, KILL after the grace."""
+    hand.run(order())
+    assert hand.stop() == "running"
+    hand.advance(11)
+    hand.signals.clear()
+    hand.started()
+    assert hand.signals == [("x", False)]
+    hand.advance(GRACE_US / SECOND_US + 0.1)
+    assert hand.signals == [("x", False), ("x", True)]
+    hand.ended(code=None, signal=9)
+    assert hand.outcomes[0] == ("x", "killed", "")
+
+
 def test_a_stop_of_what_has_ended_meets_that(hand: Hand) -> None:
     """Its outcome is on its way, and stays what it was."""
     hand.run(order())

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from meshcron import commands, entries
+from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.messages import Run
 from meshcron.model import SECOND_US
 from meshcron.rows import LogRow
@@ -30,7 +31,7 @@ def ticks(lab: Lab, name: str = "job") -> list[int]:
 
 
 def test_a_tick_is_armed_ahead_and_fires_at_its_time(lab: Lab) -> None:
-    """Committed and delivered within the horizon of 3 s; the process starts at the tick, not before."""
+    """Committed and delivered within the horizon of up to 3 s; the process starts at the tick, not before."""
     lab.put(schedule="@at 2027-01-15T08:00:10Z")
     lab.advance_to(6.9)
     assert lab.records() == []
@@ -83,17 +84,30 @@ def test_many_jobs_of_one_second_are_decided_in_slices(lab: Lab) -> None:
         lab.put(f"job{n:03}", schedule="@at 2027-01-15T08:00:10Z")
     lab.loses = lambda message: isinstance(message, Run)
     written = len(lab.disk.log)
-    lab.advance_to(7.5)
+    lab.advance_to(7.9)
     armed = Counter(one.index for one in lab.disk.executions())
     assert armed.total() == 350
     assert max(armed.values()) <= 200
     assert len(lab.disk.log) - written == len(armed)
 
 
+def test_owed_runs_of_one_moment_are_cut_into_entries(lab: Lab) -> None:
+    """The end of a pause brings many retries at once: none is left out, no entry is too large (PROTOCOL 5, Sizes)."""
+    lab.put(schedule="@manually", retries=1)
+    lab.ask(commands.SetPaused(True))
+    for _ in range(40):
+        lab.run(env={"A": "x" * 16_000})
+        lab.end_all(code=1)
+    lab.ask(commands.SetPaused(False))
+    lab.advance(1)
+    assert len(lab.launches) == 80
+    assert max(len(row.body) for row in lab.disk.log.values()) <= ENTRY_BYTES_MAX
+
+
 def test_no_matching_agent(lab: Lab) -> None:
     """Each tick leaves a record with the reason (P2)."""
     lab.put(tags={"role": "db"})
-    lab.advance_to(0.5)
+    lab.advance_to(0.6)
     assert lab.records() == [(tick, "skipped", "no agent matches its tags") for tick in (1, 2, 3)]
 
 
@@ -176,6 +190,31 @@ def test_a_paused_cluster_stays_paused_over_a_restart(lab: Lab) -> None:
     assert len(lab.launches) == 1
 
 
+def test_an_edit_within_a_pause_leaves_a_record_of_the_ticks_before_it(lab: Lab) -> None:
+    """They were swallowed by the pause, whatever the definition is afterwards (P2)."""
+    lab.put(schedule="*/10 * * * * *")
+    lab.ask(commands.SetPaused(True))
+    lab.advance_to(35)
+    lab.put(schedule="*/10 * * * * *", command="new")
+    lab.advance_to(65)
+    lab.ask(commands.SetPaused(False))
+    lab.advance_to(75)
+    counts = [one.count for one in lab.executions()]
+    assert lab.records() == [(10, "skipped", "paused"), (40, "skipped", "paused"), (70, "running", "")]
+    assert counts == [3, 3, 1]
+
+
+def test_a_pause_leaves_the_retries_of_what_runs(lab: Lab) -> None:
+    """Also where the log does not know yet that it runs."""
+    lab.put(schedule="@at 2027-01-15T08:00:02Z", retries=1)
+    lab.advance_to(2.05)
+    lab.ask(commands.SetPaused(True))
+    lab.end_all(code=1)
+    lab.ask(commands.SetPaused(False))
+    lab.advance(5)
+    assert [one.attempt for one in lab.executions()] == [1, 2]
+
+
 def test_a_retry_waits_for_the_end_of_a_pause(lab: Lab) -> None:
     """It is scheduling, too."""
     lab.put(schedule="@manually", retries=1)
@@ -192,7 +231,7 @@ def test_a_retry_waits_for_the_end_of_a_pause(lab: Lab) -> None:
 def test_disabling_stops_what_is_armed(lab: Lab) -> None:
     """No process starts; each tick that was armed has its record, later ones do not fall due."""
     lab.put()
-    lab.advance_to(0.5)
+    lab.advance_to(0.6)
     lab.put(disabled=True)
     lab.advance_to(10)
     assert not lab.launches
@@ -212,7 +251,7 @@ def test_enabling_again_does_not_make_up_for_what_was_disabled(lab: Lab) -> None
 def test_deleting_stops_what_is_armed_and_leaves_what_runs(lab: Lab) -> None:
     """The process runs on to its end, of which nothing is kept."""
     lab.put()
-    lab.advance_to(1.5)
+    lab.advance_to(1.7)
     (running,) = lab.running
     answer = lab.ask(commands.DeleteJob("job"))
     assert len(answer.open_executions) == 4
@@ -272,6 +311,40 @@ def test_a_reboot_job_runs_once_a_start(lab: Lab) -> None:
         assert len(lab.launches) == starts
     assert {one.trigger for one in lab.executions()} == {"reboot"}
     assert len({one.run_id for one in lab.executions()}) == 3
+
+
+def test_a_reboot_job_is_one_however_it_is_written(lab: Lab) -> None:
+    """With a zone, in capitals."""
+    lab.put("zoned", schedule="TZ=Europe/Berlin @reboot")
+    lab.put("loud", schedule="@REBOOT")
+    lab.crash()
+    lab.advance(1)
+    assert [len(lab.executions(name)) for name in ("zoned", "loud")] == [1, 1]
+
+
+def test_many_reboot_jobs_are_decided_in_slices(lab: Lab) -> None:
+    """As ticks are: each entry stays small, and none is left out."""
+    for n in range(350):
+        lab.put(f"job{n:03}", schedule="@reboot")
+    lab.crash()
+    lab.advance(1)
+    armed = Counter(one.index for one in lab.disk.executions())
+    assert armed.total() == 350
+    assert max(armed.values()) <= 200
+
+
+def test_a_reboot_job_waits_for_the_end_of_a_pause_and_wakes_nobody(lab: Lab) -> None:
+    """A start of the agent while the cluster is paused."""
+    lab.put(schedule="@reboot")
+    lab.ask(commands.SetPaused(True))
+    lab.crash()
+    wakes = lab.wakes
+    lab.advance(10)
+    assert lab.wakes - wakes <= 11
+    assert not lab.launches
+    lab.ask(commands.SetPaused(False))
+    lab.advance(1)
+    assert len(lab.launches) == 1
 
 
 def test_a_disabled_reboot_job_does_not_run(lab: Lab) -> None:

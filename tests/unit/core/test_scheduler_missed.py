@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshcron.model import SECOND_US
+from meshcron import commands
+from meshcron.model import SECOND_US, History, Job
 from tests.unit.core.disk import second
 from tests.unit.core.lab import Lab
 
@@ -14,10 +15,10 @@ MADE_UP = "missed: a later tick makes up for it"
 
 
 def after_down_time(seconds_down: float, **job: object) -> Lab:
-    """A job each minute; the agent is away from second 90 on, and leads again for 2 s."""
+    """A job each minute; the agent is away from second 90.7 on, and leads again for 2 s."""
     lab = Lab().start()
     lab.put(**{"schedule": "0 * * * * *", **job})  # type: ignore[arg-type] # as the story says
-    lab.advance_to(90)
+    lab.advance_to(90.7)
     lab.end_all()
     lab.crash(seconds_down)
     lab.advance(2)
@@ -105,6 +106,32 @@ def test_a_job_that_forbids_overlap_makes_up_one_of_all() -> None:
         (180, "skipped"),
         (240, "skipped"),
     ]
+
+
+@pytest.mark.parametrize("steps_first", [0, 1, 2, 3])
+def test_an_edit_during_a_long_catch_up_loses_no_tick(steps_first: int) -> None:
+    """It comes while a hundred missed ticks are being decided one by one, on a slow disk (P2)."""
+    job = Job(name="job", schedule="* * * * * *", command="true", catch_up="all", history=History(runs=10_000))
+    lab = Lab().start()
+    lab.ask(commands.PutJob(job))
+    lab.advance(0.5)
+    lab.disk_answers = False
+    lab.crash(seconds_down=100)
+    while not lab.agent.leading:
+        lab.sync(1)
+    for _ in range(steps_first):
+        lab.sync(1)
+    lab.ask(commands.PutJob(job))
+    for _ in range(300):
+        lab.sync(1)
+    lab.disk_answers = True
+    lab.sync()
+    lab.advance(5)
+    recorded: set[int] = set()
+    for one in lab.executions():
+        last = max(one.until_wall_us, one.scheduled_wall_us)
+        recorded |= set(range(one.scheduled_wall_us // SECOND_US, last // SECOND_US + 1))
+    assert set(range(second(1) // SECOND_US, second(100) // SECOND_US)) <= recorded
 
 
 # ---- start_deadline

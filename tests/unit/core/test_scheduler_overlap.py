@@ -120,6 +120,32 @@ def test_a_tick_between_two_attempts_does_not_run(policy: str) -> None:
     assert attempts == [(10 * SECOND_US, 1), (10 * SECOND_US, 2)]
 
 
+def test_replace_ends_a_run_that_waits_for_its_retry() -> None:
+    """There is no process to kill: the retry is skipped, and the new run starts at once."""
+    lab = busy("replace", retries=1, retry_delay_us=3600 * SECOND_US)
+    lab.end_all(code=1)
+    lab.advance_to(21)
+    assert sorted(lab.records()) == [(10, "failed", "exit code 1"), (10, "skipped", "stopped"), (20, "running", "")]
+
+
+@pytest.mark.parametrize(("policy", "shown"), [("forbid", "skipped"), ("queue", "success"), ("replace", "success")])
+def test_a_reboot_tick_that_meets_an_open_run(policy: str, shown: str) -> None:
+    """The run of the start before is still there: skipped, or run after it (P2)."""
+    lab = Lab().start()
+    lab.put(schedule="@reboot", concurrency=policy)
+    lab.crash()
+    lab.advance(1)
+    lab.crash()
+    lab.advance(1)
+    for _ in range(2):
+        lab.end_all()
+        lab.advance(1)
+    first, second_run = lab.executions()
+    assert first.status == ("killed" if policy == "replace" else "success")
+    assert (second_run.status, second_run.trigger) == (shown, "reboot")
+    assert first.run_id != second_run.run_id
+
+
 @pytest.mark.parametrize("policy", ["forbid", "queue", "replace"])
 def test_the_policy_survives_a_restart(policy: str) -> None:
     """The process runs on and is adopted; its run is still the only one."""

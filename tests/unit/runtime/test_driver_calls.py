@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from meshcron import commands
 from meshcron.core import effects, events
-from meshcron.errors import UnknownJob
+from meshcron.errors import NoLeader, NotLeader, UnknownJob
 from meshcron.runtime.driver import IDEMPOTENT_US
 from tests.unit.runtime.scripted import World, story
 
@@ -81,6 +83,34 @@ def test_after_ten_minutes_a_key_is_a_new_call() -> None:
     story(tell)
 
 
+@pytest.mark.parametrize("refusal", [NoLeader("starting"), NotLeader("another one leads")])
+def test_a_call_that_stored_nothing_may_be_repeated(refusal: Exception) -> None:
+    """After a 503 the same key is tried anew: there is no first answer to repeat."""
+
+    async def tell(world: World) -> None:
+        world.driver.start()
+        answers(world, refusal)
+        assert await world.driver.propose(RUN, "key") is refusal
+        answers(world, "done")
+        assert await world.driver.propose(RUN, "key") == "done"
+        answers(world, "twice")
+        assert await world.driver.propose(RUN, "key") == "done"
+
+    story(tell)
+
+
+def test_a_call_after_the_end_is_cancelled() -> None:
+    """It does not hang: nobody is there to answer."""
+
+    async def tell(world: World) -> None:
+        world.driver.start()
+        world.driver.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(world.driver.propose(RUN), timeout=10)
+
+    story(tell)
+
+
 def test_who_stops_waiting_stops_nobody_else() -> None:
     """A client that hangs up leaves the call, and whoever repeats it, alone."""
 
@@ -97,6 +127,26 @@ def test_who_stops_waiting_stops_nobody_else() -> None:
         world.core.says = lambda event: [effects.Answer(proposed.call_id, "done")]
         world.driver.handle(events.Woke())
         assert await again == "done"
+
+    story(tell)
+
+
+def test_who_repeats_a_call_and_hangs_up_stops_nobody_either() -> None:
+    """The first caller still gets its answer."""
+
+    async def tell(world: World) -> None:
+        world.driver.start()
+        first = asyncio.ensure_future(world.driver.propose(RUN, "key"))
+        await asyncio.sleep(0)
+        again = asyncio.ensure_future(world.driver.propose(RUN, "key"))
+        await asyncio.sleep(0)
+        again.cancel()
+        await asyncio.sleep(0)
+        (proposed,) = world.core.heard
+        assert isinstance(proposed, events.Proposed)
+        world.core.says = lambda event: [effects.Answer(proposed.call_id, "done")]
+        world.driver.handle(events.Woke())
+        assert await first == "done"
 
     story(tell)
 

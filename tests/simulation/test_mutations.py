@@ -1,0 +1,288 @@
+"""Test the tests: each rule of the protocol is taken out, and something here must break (PROTOCOL 10).
+
+A rule is taken out in its source text, so that it is gone and nothing else is; where the text is no longer found, the
+mutation says so instead of passing. docs/SIMULATION.md has the table.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Collection
+from functools import partial
+
+import pytest
+import test_elections as elections  # type: ignore[import-not-found] # conftest.py adds this folder
+import test_scripts as scripts  # type: ignore[import-not-found]
+from msgspec import Struct
+
+from meshcron.core import catalog, leading, membership, replication, runner
+from meshcron.core.election import Election
+from meshcron.core.voter import Voter
+
+
+class Mutation(Struct, frozen=True):
+    """A rule, how it is taken out, the story that breaks, and what the story says then."""
+
+    rule: str
+    where: type
+    method: str
+    old: str
+    new: str
+    story: Callable[[], None]
+    breaks: str
+
+
+def mutate(patch: pytest.MonkeyPatch, where: type, method: str, old: str, new: str) -> None:
+    """Replace one piece of a method's text."""
+    function = getattr(where, method)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) == 1, f"{where.__name__}.{method} no longer reads {old!r}: write this mutation anew"
+    made: dict[str, object] = {}
+    text = "from __future__ import annotations\n" + source.replace(old, new)
+    exec(compile(text, f"<{method} without its rule>", "exec"), function.__globals__, made)
+    patch.setattr(where, method, made[method])
+
+
+def script(name: str) -> Callable[[], None]:
+    """A file of data/ as a story."""
+    return partial(elections.tell, name)
+
+
+MUTATIONS = (
+    Mutation(
+        "a majority elects",
+        Voter,
+        "is_majority",
+        "return 2 * len(self.voters & some) > len(self.voters)",
+        "return bool(self.voters & some)",
+        script("vote_survives_a_crash"),
+        "1: b and c lead in term 1|1: c and b lead",
+    ),
+    Mutation(
+        "a majority commits",
+        replication.Replication,
+        "count_copies",
+        "index = matches[(len(matches) - 1) // 2]",
+        "index = matches[-1]",
+        script("minority"),
+        "4: 1 is committed, and only on",
+    ),
+    Mutation(
+        "a vote checks the log",
+        Election,
+        "vote",
+        "granted = complete and",
+        "granted =",
+        script("stale_vote_is_refused"),
+        "taken back|4: entry 2|candidate expected, leader found",
+    ),
+    Mutation(
+        "one vote a term is durable",
+        Voter,
+        "enter_term",
+        "turn.write(BallotRow(term, vote))",
+        "pass",
+        script("vote_survives_a_crash"),
+        "2: a votes for b and c in term 1",
+    ),
+    Mutation(
+        "a vote leaves when it is durable",
+        Election,
+        "vote",
+        "turn.after_writes(Send(sender, reply))",
+        "turn.at_once(Send(sender, reply))",
+        scripts.test_the_leader_dies_while_a_process_runs,
+        "before the vote is durable",
+    ),
+    Mutation(
+        "an entry of the own term commits",
+        replication.Replication,
+        "count_copies",
+        "index > voter.commit_index and voter.log.term_at(index) == voter.term",
+        "index > voter.commit_index",
+        script("figure_8"),
+        "4: entry 2 is committed with term 2 and with 3",
+    ),
+    Mutation(
+        "the own copy counts at Persisted",
+        replication.Replication,
+        "_durable_at",
+        "return self._voter.durable_index",
+        "return self._voter.log.last_index",
+        script("own_disk"),
+        "4: 2 is committed, and only on",
+    ),
+    Mutation(
+        "an order follows its commit",
+        Voter,
+        "has_committed",
+        "return self.applied_index < self.commit_index",
+        'return self.applied_index < (self.log.last_index if self.role == "leader" else self.commit_index)',
+        scripts.test_the_leader_dies_before_the_intent_is_on_a_majority,
+        "4: entry .* is committed, 0 disks hold it",
+    ),
+    Mutation(
+        "apply checks again",
+        catalog.Catalog,
+        "_holds",
+        "return not (state.open_ids if item.attempt > 1 else self.state.is_busy(state))",
+        "return True",
+        scripts.test_two_people_run_a_job_in_the_same_instant,
+        "overlap under forbid",
+    ),
+    Mutation(
+        "a start is durable",
+        runner.Runner,
+        "__init__",
+        "self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}",
+        "self._seen = {}",
+        scripts.test_an_agent_and_its_leader_crash_while_a_process_runs,
+        "6: .* started twice",
+    ),
+    Mutation(
+        "an answer follows its row",
+        runner.Runner,
+        "run",
+        "turn.after_writes(Send(sender, RunAck(self._fence, acks)))",
+        "turn.at_once(Send(sender, RunAck(self._fence, acks)))",
+        scripts.test_an_agent_that_crashes_after_each_step_of_a_run_starts_it_once,
+        "RunAck",
+    ),
+    Mutation(
+        "the mark T",
+        runner.Runner,
+        "_accept",
+        "order.start_by_cluster_us <= self._mark_cluster_us",
+        "False",
+        partial(scripts.a_copy_hangs, 150),
+        "6: .* started twice",
+    ),
+    Mutation(
+        "the fence",
+        runner.Runner,
+        "run",
+        "message.fence < self._fence",
+        "False",
+        scripts.test_an_order_of_an_old_leader_is_stale,
+        "9: an order of .* is obeyed",
+    ),
+    Mutation(
+        "`seen` outlives its result",
+        runner.Runner,
+        "result_ack",
+        "heapq.heappush(self._forgettable, (seen.start_by_cluster_us, execution_id))",
+        'del self._seen[execution_id]; turn.write(Drop("seen", (execution_id,)))',
+        scripts.test_an_order_repeated_after_its_result_starts_nothing,
+        "6: .* started twice",
+    ),
+    Mutation(
+        "a Stop is written down",
+        runner.Runner,
+        "_stop_one",
+        'if seen is None or seen.state == "accepted":',
+        'if seen is not None and seen.state == "accepted":',
+        scripts.test_a_stop_that_overtakes_its_order_is_obeyed,
+        "P2: .* was stopped and starts",
+    ),
+    Mutation(
+        "the lease",
+        replication.Replication,
+        "why_step_down",
+        "now_us > self._lease_until_us()",
+        "False",
+        scripts.test_a_leader_cut_off_says_so_at_once,
+        "write",
+    ),
+    Mutation(
+        "the lease is checked first",
+        replication.Replication,
+        "why_step_down",
+        "now_us > self._lease_until_us()",
+        "False",
+        scripts.test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts,
+        "not said|assert",
+    ),
+    Mutation(
+        "pre-vote",
+        Election,
+        "_ask",
+        'voter.role = "asking"',
+        "return self._stand(turn)",
+        script("cut_off_and_back"),
+        "term=1 expected",
+    ),
+    Mutation(
+        "pre-vote, in a whole cluster",
+        Election,
+        "_ask",
+        'voter.role = "asking"',
+        "return self._stand(turn)",
+        partial(scripts.test_a_cut_between_two_of_three_changes_no_term, middle_leads=False),
+        "term|leading",
+    ),
+    Mutation(
+        "who hears its leader is sticky",
+        Election,
+        "vote",
+        "message.term > voter.term and not message.hand_over and not self._lost_leader(turn)",
+        "False",
+        script("deaf_to_higher_terms"),
+        "term=1 expected, 2 found",
+    ),
+    Mutation(
+        "a bully is waited for once",
+        Election,
+        "pre_vote_reply",
+        "message.standing and not self._deaf",
+        "message.standing",
+        script("mute_bully"),
+        "leader expected",
+    ),
+    Mutation(
+        "a hand-over holds down",
+        catalog.Catalog,
+        "_hand_over",
+        "self.state.hand_over = entry.cluster_us, hold_us",
+        "self.state.hand_over = 0, 0",
+        scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
+        "15",
+    ),
+    Mutation(
+        "silence is forgiven after an own pause",
+        membership.Membership,
+        "forgive_own_pause",
+        "if pause_us > 0:",
+        "if False:",
+        scripts.test_an_agent_that_stood_still_accuses_nobody,
+        "assert not \\['",
+    ),
+)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.rule.replace(" ", "_"))
+def test_a_rule_taken_out_is_missed(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The story that holds with the rule breaks without it, and for that reason."""
+    mutate(monkeypatch, mutation.where, mutation.method, mutation.old, mutation.new)
+    with pytest.raises(AssertionError, match=mutation.breaks):
+        mutation.story()
+
+
+def mean_us(walls_us: Collection[int], voters: int) -> int | None:
+    """What the median is not."""
+    return sum(walls_us) // len(walls_us) if 2 * len(walls_us) > voters else None
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        scripts.test_one_voter_s_clock_an_hour_ahead_moves_nothing,
+        scripts.test_two_clocks_that_disagree_are_not_averaged,
+    ],
+    ids=["three clocks", "two clocks"],
+)
+def test_a_mean_of_clocks_is_missed(story: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clock that is wrong moves the time of all."""
+    monkeypatch.setattr(leading, "agreed_wall_us", mean_us)
+    with pytest.raises(AssertionError):
+        story()

@@ -1,0 +1,1033 @@
+"""Directed faults: what random ones seldom hit, at the one instant where it matters. Each is a short story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import msgspec
+import pytest
+from cluster import SHORT, Cluster, Host  # type: ignore[import-not-found] # conftest.py adds this folder
+from test_cluster_seeds import check, live_through  # type: ignore[import-not-found]
+from world import unaccounted_ticks  # type: ignore[import-not-found]
+
+from meshcron import commands, entries, messages
+from meshcron.core import effects
+from meshcron.core.events import Proposed
+from meshcron.core.timing import SLOW
+from meshcron.errors import Conflict
+from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
+
+SETTLED_S = 8.0
+"""So long after the last fault everything older is decided."""
+
+FAIL_OVER_US = 1_500_000
+"""A voter that must find out by itself that its leader is gone, and win: timer, pre-vote, vote, first entry."""
+
+
+# the scene
+
+
+def grown(seed: int, hosts: int = 3, **more: object) -> Cluster:
+    """A cluster at rest: as many voters as there should be. Host n has the tag at=n."""
+    world = Cluster(seed)
+    for at in range(hosts):
+        world.add({"role": "web", "at": str(at)}, **more)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, next(size for size in (5, 3, 1) if size <= hosts))
+    return world
+
+
+def voters_are(world: Cluster, count: int, seconds: float = 40) -> None:
+    """So many vote, and so many members are there as machines run."""
+
+    def ready() -> bool:
+        leader = world.leader()
+        return leader is not None and len(leader.agent.ledger.voters) == count and _all_members(world, leader)
+
+    assert world.run_until(ready, seconds), f"not {count} voters:\n{world.describe()}"
+
+
+def _all_members(world: Cluster, leader: Host) -> bool:
+    members = {member.node_id for member in leader.agent.state.members.values()}
+    return all(host.node_id in members for host in world.hosts if host.agent is not None)
+
+
+def led(world: Cluster, seconds: float = 5) -> Host:
+    """Who leads, at last."""
+    assert world.run_until(lambda: world.leader() is not None, seconds), f"18: no leader\n{world.describe()}"
+    return world.leader()
+
+
+def follower(world: Cluster, at: int = 0) -> Host:
+    """One that does not lead."""
+    return [host for host in world.hosts if host is not led(world)][at]
+
+
+def ask(world: Cluster, command: commands.Command) -> object:
+    """A write, and its answer."""
+    call = world.ask(command)
+    assert world.run_until(lambda: call in world.answers, 5), "no answer to a write"
+    return world.answers[call]
+
+
+def put(world: Cluster, name: str, schedule: str = "* * * * * *", **more: object) -> int:
+    """A job with an unlimited history. Returns its uid."""
+    job = Job(name=name, schedule=schedule, command="true", **more)  # type: ignore[arg-type]
+    answer = ask(world, commands.PutJob(msgspec.structs.replace(job, history=History(runs=100_000))))
+    assert isinstance(answer, commands.JobAnswer), answer
+    return answer.view.uid
+
+
+def run_now(world: Cluster, name: str) -> str:
+    """A manual run. Returns its id."""
+    answer = ask(world, commands.RunJob(name))
+    assert isinstance(answer, commands.JobAnswer), answer
+    return answer.run_id
+
+
+def runs_of(world: Cluster, uid: int) -> list[Execution]:
+    """Every record of a job, oldest first."""
+    found = [one for one in led(world).disk.executions.values() if one.uid == uid]
+    return sorted(found, key=lambda one: (one.scheduled_wall_us, one.id))
+
+
+def at_end(world: Cluster, *, restart: bool = True) -> None:
+    """Quiet returns: nothing is missing, nothing doubled, nothing open for ever, and all hold the same."""
+    world.heal()
+    world.hold = world.tap = None
+    for host in world.hosts:
+        if host.agent is None and restart:
+            host.start()
+    world.run_for(SETTLED_S + 4)
+    leader = led(world)
+    settled_us = leader.agent.clock.wall_us(leader.now()) - int(SETTLED_S * SECOND_US)
+    state = leader.agent.state
+    for uid, job in state.jobs.items():
+        if state.epoch == 0:
+            wrong = unaccounted_ticks(leader, uid, settled_us)
+            assert not wrong, f"P2: job {job.job.name} has ticks without exactly one record: {wrong[:5]}"
+    for execution in leader.disk.executions.values():
+        old = execution.scheduled_wall_us < settled_us and not execution.status.final
+        host = world.by_node(execution.node_id)
+        assert not old or (host is not None and execution.id in host.processes), f"11: {execution} is open for ever"
+    for host in world.hosts:
+        if host.agent is not None and host.agent.holds_log and host.agent.cluster == leader.agent.cluster:
+            theirs = host.agent.state
+            assert theirs.applied[0] >= state.applied[0] - 5, f"{host.name} lags\n{world.describe()}"
+            if theirs.applied == state.applied:
+                same = (theirs.jobs, theirs.open, theirs.owed) == (state.jobs, state.open, state.owed)
+                assert same, f"5: the state of {host.name} differs"
+
+
+def once(found: Callable[[], None]) -> Callable[[], bool]:
+    """Do it the first time only; True that time."""
+    done: list[bool] = []
+
+    def act() -> bool:
+        if done:
+            return False
+        done.append(True)
+        found()
+        return True
+
+    return act
+
+
+@contextmanager
+def changed(target: str, value: object) -> Iterator[None]:
+    """A number of the protocol made small, so that a story is short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, value)
+        yield
+
+
+# the leader dies ... (the table in section 6)
+
+
+def intents_in(effect: effects.Effect) -> list[entries.Intent]:
+    """The decisions that an Append carries."""
+    if not isinstance(effect, effects.Send) or not isinstance(effect.message, messages.Append):
+        return []
+    found = [entries.decode(body) for body in effect.message.payload]
+    return [item for entry in found if isinstance(entry, entries.Intents) for item in entry.items]
+
+
+def test_the_leader_dies_before_the_intent_is_on_a_majority() -> None:
+    """Nobody else knows of the decision: the next leader takes it again, with the same id, late by the fail-over."""
+    world = grown(1)
+    target = follower(world)
+    uid = put(world, "tick", tags={"at": str(target.number)})
+    world.run_for(5)
+    old = led(world)
+    died: list[entries.Intent] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        intents = intents_in(effect)
+        if host is old and not died and intents:
+            died.extend(intents)
+            host.crash()
+        return bool(died) and host is old and host.agent is None
+
+    world.tap = tap
+    world.run_for(3)
+    assert died
+    assert led(world) is not old
+    world.run_for(6)
+    run_id = f"{uid}-0-{died[0].tick_wall_us // SECOND_US}"
+    same_id = execution_id(led(world).agent.cluster, run_id, target.node_id, 1)
+    assert world.starts[same_id] == 1
+    at_end(world)
+    assert max(world.late_us.values()) < FAIL_OVER_US
+
+
+def test_the_leader_dies_after_the_commit_and_before_the_order() -> None:
+    """The next one finds the intent open and sends the order; new to the agent, it runs once."""
+    world = grown(2)
+    target = follower(world)
+    put(world, "tick", tags={"at": str(target.number)})
+    world.run_for(5)
+    old = led(world)
+    died: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if host is old and not died and isinstance(message, messages.Run):
+            died.extend(order.execution_id for order in message.orders)
+            host.crash()
+            return True
+        return False
+
+    world.tap = tap
+    world.run_for(8)
+    assert died
+    assert led(world) is not old
+    assert all(world.starts[one] == 1 for one in died)
+    at_end(world)
+    assert max(world.late_us.values()) < FAIL_OVER_US
+
+
+def test_the_leader_dies_after_the_order_and_before_its_answer() -> None:
+    """The next one orders it again and hears that it is known."""
+    world = grown(3)
+    target = follower(world)
+    put(world, "tick", tags={"at": str(target.number)})
+    world.run_for(5)
+    old = led(world)
+    accepted: list[str] = []
+    known: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if host is not target or not isinstance(message, messages.RunAck):
+            return False
+        known.extend(ack.execution_id for ack in message.acks if ack.state == "known" and ack.execution_id in accepted)
+        if not accepted:
+            accepted.extend(ack.execution_id for ack in message.acks if ack.state == "accepted")
+            if accepted:
+                old.crash()
+                return True
+        return False
+
+    world.tap = tap
+    world.run_for(8)
+    assert accepted
+    assert known
+    assert all(world.starts[one] == 1 for one in accepted)
+    at_end(world)
+
+
+def test_the_leader_dies_while_a_process_runs() -> None:
+    """The next one waits; the result comes from the agent's outbox."""
+    world = grown(4)
+    target = follower(world)
+    uid = put(world, "long", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 4 * SECOND_US
+    run_id = run_now(world, "long")
+    assert world.run_until(lambda: bool(target.processes), 2)
+    old = led(world)
+    old.crash()
+    world.run_for(6)
+    record = next(one for one in runs_of(world, uid) if one.run_id == run_id)
+    assert record.status is Status.SUCCESS
+    assert led(world) is not old
+    at_end(world)
+
+
+def test_the_leader_dies_after_the_result_is_committed_and_before_its_answer() -> None:
+    """The agent says it again and is answered by the next leader; the record does not change."""
+    world = grown(5)
+    target = follower(world)
+    uid = put(world, "short", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 1000
+    old = led(world)
+    died: list[str] = []
+    acknowledged: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if not isinstance(message, messages.ResultAck):
+            return False
+        if host is old:
+            died.extend(message.execution_ids)
+            host.crash()
+            return True
+        acknowledged.extend(message.execution_ids)
+        return False
+
+    world.tap = tap
+    run_now(world, "short")
+    world.run_for(5)
+    assert died
+    assert set(died) <= set(acknowledged)
+    assert [one.status for one in runs_of(world, uid)] == [Status.SUCCESS]
+    assert not target.agent.runner._outbox
+    at_end(world)
+
+
+# orders that hang, hurry and overtake
+
+
+def test_a_copy_of_an_order_that_hung_for_an_hour_starts_nothing() -> None:
+    """The agent has long forgotten the execution, and even the hour: its durable mark has not."""
+    a_copy_hangs(3_600)
+
+
+def a_copy_hangs(hung_s: int) -> None:
+    """In a queue, while another copy is obeyed, reported and forgotten."""
+    world = Cluster(6, msgspec.structs.replace(SLOW, stable_us=2 * SECOND_US))
+    leader = world.add({"role": "web"})
+    worker = world.add({"role": "worker"})
+    leader.start()
+    world.run_for(4)
+    worker.start()
+    voters_are(world, 1)
+    world.run_for(3)  # until it was heard
+    put(world, "rare", "@every 24h", tags={"role": "worker"})
+    world.lasts_us = 1000
+    copies: list[str] = []
+
+    def hold(source: Host, target: Host, message: messages.Message) -> bool:
+        if isinstance(message, messages.Run) and message.specs and not copies:
+            copies.extend(order.execution_id for order in message.orders)
+            return True
+        return False
+
+    world.hold = hold
+    run_now(world, "rare")
+    world.run_for(hung_s)
+    assert world.starts[copies[0]] == 1, "another copy came through"
+    assert copies[0] not in worker.disk.tables["seen"], "and was forgotten"
+    worker.crash()
+    world.split([worker])
+    worker.start()  # nobody has told it the time yet
+    world.release()
+    world.run_for(2)
+    assert world.starts[copies[0]] == 1
+    at_end(world)
+
+
+def test_a_stop_that_overtakes_its_order_is_obeyed() -> None:
+    """It is written down for an id nobody knows yet; the order that comes later starts nothing."""
+    world = grown(7)
+    target = follower(world)
+    uid = put(world, "held", "@every 1h", tags={"at": str(target.number)})
+    run_now(world, "held")  # from now on the agent has what it needs
+    world.run_for(5)
+    world.hold = lambda source, to, message: isinstance(message, messages.Run) and to is target
+    run_id = run_now(world, "held")
+    world.run_for(0.5)
+    assert world.hung
+    ask(world, commands.StopRun(run_id))
+    world.run_for(1)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)][1:] == [(Status.SKIPPED, "stopped")]
+    world.hold = None
+    world.release()
+    world.run_for(2)
+    assert len(world.starts) == 1
+    at_end(world)
+
+
+def test_an_order_repeated_after_its_result_starts_nothing() -> None:
+    """A result that is acknowledged is no reason to forget: copies of the order may be on their way still."""
+    world = grown(8)
+    target = follower(world)
+    put(world, "twice", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 1000
+    run_now(world, "twice")
+    world.run_for(1)
+    copies: list[object] = []
+
+    def hold(source: Host, to: Host, message: messages.Message) -> bool:
+        copied = isinstance(message, messages.Run) and to is target and not copies
+        if copied:
+            copies.append(message)
+        return copied
+
+    world.hold = hold
+    run_now(world, "twice")
+    world.run_for(3)
+    assert len(world.starts) == 2
+    world.release()
+    world.run_for(2)
+    assert sorted(world.starts.values()) == [1, 1]
+    at_end(world)
+
+
+def test_an_order_of_an_old_leader_is_stale() -> None:
+    """It comes out of a queue when its sender has been replaced, and the agent has obeyed the next one meanwhile."""
+    world = grown(9)
+    old = led(world)
+    target = follower(world)
+    uid = put(world, "held", "@every 1h", tags={"at": str(target.number)})
+    put(world, "other", "@every 1h", tags={"at": str(target.number)})
+    run_now(world, "held")  # from now on the agent has what it needs
+    world.run_for(1)
+
+    def hold(source: Host, to: Host, message: messages.Message) -> bool:
+        return to is target and isinstance(message, messages.Run) and message.orders[0].uid == uid
+
+    world.hold = hold
+    run_now(world, "held")
+    world.run_for(0.02)
+    old.crash()
+    assert world.hung
+    late, world.hung = world.hung, []
+    stale: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if isinstance(message, messages.RunAck):
+            stale.extend(ack.execution_id for ack in message.acks if ack.state == "stale")
+        return False
+
+    world.tap = tap
+    world.run_for(3)
+    run_now(world, "other")
+    world.run_for(0.5)
+    assert len(world.starts) == 2, "the other job has run"
+    again, world.hung = world.hung, late
+    world.release()
+    world.run_for(0.5)
+    assert stale
+    assert len(world.starts) == 2
+    world.hold, world.hung = None, again
+    world.release()
+    world.run_for(2)
+    assert list(world.starts.values()) == [1, 1, 1]
+    at_end(world)
+
+
+def test_an_agent_and_its_leader_crash_while_a_process_runs() -> None:
+    """The next leader orders it again, the next session of the agent knows: it runs once, and is adopted."""
+    world = grown(46)
+    target = follower(world)
+    uid = put(world, "long", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 6 * SECOND_US
+    run_now(world, "long")
+    assert world.run_until(lambda: bool(target.processes), 2)
+    world.run_for(0.5)
+    old = led(world)
+    target.crash()
+    old.crash()
+    world.run_for(0.2)
+    target.start()
+    world.run_for(4)
+    assert led(world) is not old
+    world.run_for(6)
+    assert [one.status for one in runs_of(world, uid)] == [Status.SUCCESS]
+    assert list(world.starts.values()) == [1]
+    at_end(world)
+
+
+def test_two_people_run_a_job_in_the_same_instant() -> None:
+    """Both decisions stand in the log before either is applied: the second finds the first and is refused."""
+    world = grown(47)
+    put(world, "alone", "@every 1h", tags={"role": "web:1"}, concurrency="forbid")
+    calls = [world.ask(commands.RunJob("alone")) for _ in range(2)]
+    world.run_for(2)
+    first, second = (world.answers[call] for call in calls)
+    assert isinstance(first, commands.JobAnswer)
+    assert isinstance(second, Conflict)
+    assert len(world.starts) == 1
+    at_end(world)
+
+
+def test_an_agent_that_crashes_after_each_step_of_a_run_starts_it_once() -> None:
+    """Whatever it had done, it knows: accepted, about to start, running, ended."""
+    steps = (effects.StartProcess, messages.RunAck, messages.StartedReport, messages.Result)
+    for seed, step in enumerate(steps, start=30):
+        world = grown(seed)
+        target = follower(world)
+        uid = put(world, "tick", "@every 1h", tags={"at": str(target.number)})
+        world.lasts_us = SECOND_US
+
+        def die(host: Host = target) -> None:
+            host.crash()
+            host.world.later(300_000, host.start)
+
+        crash = once(die)
+
+        def tap(
+            host: Host,
+            effect: effects.Effect,
+            target: Host = target,
+            step: type = step,
+            crash: Callable[[], bool] = crash,
+        ) -> bool:
+            message = getattr(effect, "message", None)
+            shown = isinstance(effect, step) or isinstance(message, step)
+            if isinstance(message, messages.RunAck):
+                shown &= message.acks[0].state == "accepted"
+            if host is target and shown:
+                host.world.later(1, crash)  # it has left; nothing after it has
+            return False
+
+        world.tap = tap
+        run_now(world, "tick")
+        world.run_for(6)
+        assert [one.status for one in runs_of(world, uid)] == [Status.SUCCESS], step
+        assert list(world.starts.values()) == [1]
+        at_end(world)
+
+
+# who leads
+
+
+def test_a_bully_that_answers_and_stays_mute_blocks_nobody() -> None:
+    """It says that it stands and never does: the asker waits one timeout and goes on."""
+    world = grown(10)
+    old = led(world)
+    others = sorted((host for host in world.hosts if host is not old), key=lambda host: host.node_id)
+    bully = others[-1]
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        return host is bully and isinstance(getattr(effect, "message", None), messages.Vote | messages.PreVote)
+
+    world.tap = tap
+    old.crash()
+    world.run_for(3.5)
+    assert world.leader() is others[0], world.describe()
+    at_end(world)
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+def test_a_leader_cut_in_one_direction_makes_way(deaf: bool) -> None:
+    """One that hears nobody, or that nobody hears, stops by its own lease; the others choose another one."""
+    world = grown(11 + deaf)
+    put(world, "tick", tags={"role": "web:1"})
+    world.run_for(4)
+    old = led(world)
+    for other in world.hosts:
+        if other is not old:
+            world.cuts.add((other, old) if deaf else (old, other))
+    world.run_for(0.65)
+    assert not old.agent.leading, "its lease is over before anybody else can lead"
+    world.run_for(2.5)
+    assert led(world) is not old
+    at_end(world)
+
+
+@pytest.mark.parametrize("middle_leads", [True, False])
+def test_a_cut_between_two_of_three_changes_no_term(middle_leads: bool) -> None:
+    """A hears B and C, B and C do not hear each other: whoever leads keeps its term, and keeps it when it heals."""
+    world = grown(13)
+    leader = led(world)
+    one, other = (host for host in world.hosts if host is not leader)
+    ends = (one, other) if middle_leads else (leader, other)
+    world.cuts |= {ends, ends[::-1]}
+    term = leader.agent.ledger.term
+    world.run_for(30)
+    assert leader.agent.leading
+    assert max(host.agent.ledger.term for host in world.hosts) == term, world.describe()
+    world.heal()
+    world.run_for(3)
+    assert leader.agent.leading
+    assert leader.agent.ledger.term == term
+    at_end(world)
+
+
+def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None:
+    """SIGSTOP for 10 s: what waited in its sockets is read by a follower; it gives no order of its old term."""
+    world = grown(14)
+    put(world, "tick", concurrency="forbid")
+    world.run_for(4)
+    old = led(world)
+    term = old.agent.ledger.term
+    old.pause(10 * SECOND_US)
+    said: list[object] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if host is old and isinstance(message, messages.Run) and message.fence.term <= term:
+            said.append(message)
+        if host is old and isinstance(message, messages.Append) and message.term <= term:
+            said.append(message)
+        return False
+
+    world.tap = tap
+    world.run_for(5)
+    assert led(world) is not old
+    world.run_for(6)
+    assert not said
+    assert not old.paused_until_us
+    at_end(world)
+
+
+def test_a_minority_decides_nothing() -> None:
+    """The leader alone on its side of a cut: it answers that it cannot, and what it wrote last may never be."""
+    world = grown(15, 5)
+    put(world, "tick", tags={"role": "web:1"})
+    world.run_for(3)
+    old = led(world)
+    partner = follower(world)
+    world.split([old, partner])
+    old.give(Proposed("late", commands.SetPaused(paused=True)))
+    world.run_for(4)
+    assert not isinstance(world.answers.get("late"), bool)
+    assert not old.agent.leading
+    new = led(world)
+    assert new not in (old, partner)
+    assert not new.agent.state.paused
+    at_end(world)
+
+
+def test_a_leader_cut_off_says_so_at_once() -> None:
+    """No lease, no leader: people hear 503 instead of waiting for a majority that does not come."""
+    world = grown(16)
+    old = led(world)
+    world.split([old])
+    world.run_for(0.7)
+    old.give(Proposed("write", commands.SetPaused(paused=True)))
+    world.run_for(0.1)
+    assert "write" in world.answers
+    assert not old.agent.leading
+    at_end(world)
+
+
+# disks and logs
+
+
+def test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat() -> None:
+    """The old identity keeps its vote until a majority has replaced it; nobody votes in its name."""
+    with changed("meshcron.core.roster.DEAD_US", 40 * SECOND_US):
+        world = grown(17)
+        put(world, "tick", tags={"role": "web:1"})
+        machine = follower(world)
+        gone = machine.node_id
+        machine.crash()
+        machine.wipe()
+        machine.start()
+        world.run_for(32)
+        names = {one.name: one for one in led(world).agent.state.members.values()}
+        assert names[machine.name].node_id == machine.node_id
+        assert gone in led(world).agent.ledger.voters, "its seat is another matter"
+        assert world.run_until(lambda: led(world).agent.ledger.voters == {one.node_id for one in world.hosts}, 30)
+        single_steps(world)
+        at_end(world)
+
+
+def test_a_follower_far_behind_gets_a_snapshot() -> None:
+    """The leader has forgotten the entries it lacks: the catalog as a whole, and the log from there on."""
+    with changed("meshcron.core.log.KEPT_ENTRIES", 10):
+        world = grown(18)
+        put(world, "tick")
+        lagging = follower(world)
+        world.split([lagging])
+        world.run_for(25)
+        sent: list[str] = []
+
+        def tap(host: Host, effect: effects.Effect) -> bool:
+            if isinstance(effect, effects.SendSnapshot):
+                sent.append(effect.to)
+            return False
+
+        world.tap = tap
+        world.heal()
+        world.run_for(3)
+        assert sent == [lagging.node_id]
+        ours, theirs = led(world).agent.state, lagging.agent.state
+        assert theirs.applied[0] >= ours.applied[0] - 3
+        lagging.crash()
+        lagging.start()
+        at_end(world)
+
+
+def test_a_snapshot_that_takes_too_long_is_followed_by_another() -> None:
+    """Meanwhile the leader's log was cut beyond it: there is nothing to go on with."""
+    with changed("meshcron.core.log.KEPT_ENTRIES", 10):
+        world = grown(51)
+        put(world, "tick")
+        lagging = follower(world)
+        world.split([lagging])
+        world.run_for(25)
+        sent: list[str] = []
+
+        def tap(host: Host, effect: effects.Effect) -> bool:
+            if isinstance(effect, effects.SendSnapshot):
+                sent.append(effect.to)
+                if len(sent) == 1:
+                    lagging.pause(20 * SECOND_US)
+            return False
+
+        world.tap = tap
+        world.heal()
+        world.run_for(24)
+        assert len(sent) > 1
+        assert lagging.agent.state.applied[0] >= led(world).agent.state.applied[0] - 3, world.describe()
+        at_end(world)
+
+
+@pytest.mark.parametrize("seed", [1, 16])
+def test_seeds_that_found_something_when_logs_are_short(seed: int) -> None:
+    """Under random faults, followers that lack too much of the log are the rule: 1 and 16 were stuck for ever."""
+    with changed("meshcron.core.log.KEPT_ENTRIES", 20):
+        check(live_through(seed))
+
+
+def test_a_snapshot_that_comes_late_takes_nothing_back() -> None:
+    """What the follower has acknowledged behind it was counted: it stays (Raft, 7: retain what follows)."""
+    world = grown(49)
+    leader = led(world)
+    follows, away = (host for host in world.hosts if host is not leader)
+    world.run_for(1)
+    world.split([away])
+    world.hold = lambda source, to, message: to is follows and isinstance(message, messages.Append)
+    for paused in (True, False):
+        leader.give(Proposed(f"pause-{paused}", commands.SetPaused(paused=paused)))
+    both = list(world.hung)
+    assert len(both) == 2
+    world.hung = both[:1]
+    world.release()
+    world.run_for(0.02)
+    assert world.answers["pause-True"] is True
+    world.send_snapshot(leader, effects.SendSnapshot(follows.node_id, leader.agent.ledger.term))
+    world.hung = both[1:]
+    world.release()
+    world.run_for(0.0015)
+    last = follows.agent.ledger.last_index
+    world.run_for(0.1)
+    assert follows.agent.ledger.last_index >= last
+    assert world.answers["pause-False"] is False
+    leader.crash()
+    at_end(world)
+    assert not led(world).agent.state.paused
+
+
+def test_a_follower_with_other_entries_takes_over_the_leader_s() -> None:
+    """What a cut-off leader wrote alone is replaced; its caller had been told that the outcome is unknown."""
+    world = grown(19)
+    put(world, "tick", tags={"role": "web:1"})
+    world.run_for(2)
+    old = led(world)
+    world.split([old])
+    before = old.agent.ledger.last_index
+    old.give(Proposed("alone", commands.SetPaused(paused=True)))
+    world.run_for(0.3)
+    assert old.agent.ledger.last_index > before
+    world.run_for(3)
+    assert "outcome" in str(world.answers["alone"]).lower() or "leader" in str(world.answers["alone"]).lower()
+    world.heal()
+    world.run_for(3)
+    assert not old.agent.state.paused
+    at_end(world)
+
+
+# how a cluster forms, grows and shrinks
+
+
+def test_two_clusters_formed_in_the_same_instant_become_one() -> None:
+    """Neither saw the other; both are unused: the one with the larger id dissolves into the other."""
+    world = Cluster(20)
+    one, other = world.add(), world.add()
+    world.cuts |= {(one, other), (other, one)}
+    one.start()
+    other.start()
+    world.run_for(5)
+    clusters = {host.agent.cluster for host in world.hosts}
+    assert len(clusters) == 2
+    world.heal()
+    world.run_for(20)
+    assert {host.agent.cluster for host in world.hosts} == {min(clusters)}
+    assert len(led(world).agent.state.members) == 2
+    at_end(world)
+
+
+def test_a_lived_in_cluster_absorbs_an_unused_one_whatever_their_ids() -> None:
+    """And a job that was put is never given up for a cluster without any."""
+    for seed in (21, 22):
+        world = Cluster(seed)
+        one, other = world.add(), world.add()
+        world.cuts |= {(one, other), (other, one)}
+        one.start()
+        world.run_for(5)
+        put(world, "mine", tags={"role": "web:1"})
+        other.start()
+        world.run_for(5)
+        world.heal()
+        world.run_for(20)
+        assert one.agent.cluster == other.agent.cluster
+        assert [view.job.name for view in led(world).agent.state.job_views()] == ["mine"]
+        at_end(world)
+
+
+def test_two_lived_in_clusters_do_not_merge() -> None:
+    """Both hold somebody's jobs: a person decides, and is told on both."""
+    world = Cluster(23)
+    one, other = world.add(), world.add()
+    world.cuts |= {(one, other), (other, one)}
+    for host in (one, other):
+        host.start()
+    world.run_for(5)
+    for host in (one, other):
+        job = Job(name="mine", schedule="@every 1h", command="true")
+        host.give(Proposed(f"put-{host.number}", commands.PutJob(job)))
+    world.run_for(1)
+    world.heal()
+    world.run_for(20)
+    assert one.agent.cluster != other.agent.cluster
+    assert world.alarms["two_clusters"] == 2
+
+
+def single_steps(world: Cluster) -> list[frozenset[str]]:
+    """Every roster in the log; each differs from the one before by one voter, so that majorities overlap (13)."""
+    log = led(world).disk.log
+    found: list[frozenset[str]] = []
+    for index in sorted(log):
+        entry = entries.decode(log[index].body)
+        if isinstance(entry, entries.Formed):
+            found.append(frozenset({entry.member.node_id}))
+        elif isinstance(entry, entries.Roster):
+            found.append(frozenset(entry.voters))
+    for before, after in pairwise(found):
+        assert len(before ^ after) == 1, "13: more than one voter changed at once"
+    return found
+
+
+def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
+    """One change at a time, each committed before the next; ticks go on."""
+    world = Cluster(24)
+    first = world.add()
+    first.start()
+    world.run_for(4)
+    put(world, "tick", tags={"role": "web:1"})
+    for _ in range(2):
+        for host in (world.add(), world.add()):
+            host.start()
+        voters_are(world, len(world.hosts))
+    assert [len(one) for one in single_steps(world)] == [1, 2, 3, 4, 5]
+    at_end(world)
+    assert max(world.late_us.values()) < 200_000
+
+
+def test_a_member_that_leaves_gives_up_its_seat_first() -> None:
+    """Its place is taken by a learner, then it is removed; what was open on it is lost, and nobody hears it."""
+    world = grown(25, 4)
+    leader = led(world)
+    voters = leader.agent.ledger.voters
+    leaving = next(host for host in world.hosts if host is not leader and host.node_id in voters)
+    world.lasts_us = 60 * SECOND_US
+    uid = put(world, "long", "@every 1h", tags={"at": str(leaving.number)})
+    put(world, "tick", tags={"role": "web:1"})
+    run_now(world, "long")
+    world.run_for(1)
+    ask(world, commands.RemoveMember(leaving.name))
+    assert world.run_until(lambda: leader.agent.state.member_of(leaving.node_id) is None, 20), world.describe()
+    world.run_for(2)
+    assert len(leader.agent.ledger.voters) == 3
+    assert leaving.node_id not in leader.agent.ledger.voters
+    assert [one.status for one in runs_of(world, uid)] == [Status.LOST]
+    single_steps(world)
+    leaving.crash()
+    at_end(world, restart=False)
+
+
+def test_a_leader_that_leaves_hands_over_first() -> None:
+    """Ticks go on under another one while it goes."""
+    world = grown(50, 4)
+    leaving = led(world)
+    put(world, "tick", tags={"at": str(follower(world).number)})
+    world.run_for(3)
+    ask(world, commands.RemoveMember(leaving.name))
+    world.run_for(20)
+    leader = led(world)
+    assert leader is not leaving
+    assert leader.agent.state.member_of(leaving.node_id) is None
+    assert len(leader.agent.ledger.voters) == 3
+    single_steps(world)
+    leaving.crash()
+    at_end(world, restart=False)
+    assert max(world.late_us.values()) < 300_000
+
+
+def hand_overs(world: Cluster) -> list[int]:
+    """Cluster times of the hand-overs in the log."""
+    log = led(world).disk.log
+    found = (entries.decode(log[index].body) for index in sorted(log))
+    return [entry.cluster_us for entry in found if isinstance(entry, entries.HandOver)]
+
+
+def test_a_voter_of_higher_priority_is_handed_the_lead() -> None:
+    """Once it has been stable for long enough; nobody waits for an election."""
+    world = Cluster(26)
+    for priority in (100, 100, 200):
+        world.add(priority=priority)
+    favoured = world.hosts[2]
+    for host in world.hosts[:2]:
+        host.start()
+    world.run_for(4)
+    favoured.start()
+    voters_are(world, 3)
+    assert led(world) is not favoured
+    put(world, "tick", tags={"role": "web:1"})
+    world.run_for(40)
+    assert led(world) is favoured
+    assert len(hand_overs(world)) == 1
+    at_end(world)
+    assert max(world.late_us.values()) < 300_000, "the old leader stopped first, and ticks were armed"
+
+
+def test_an_agent_that_flaps_is_not_handed_the_lead_each_time() -> None:
+    """At most one hand-over in five minutes, whoever comes back with whatever priority."""
+    world = Cluster(27)
+    for priority in (100, 100, 200):
+        world.add(priority=priority)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    favoured = world.hosts[2]
+    for _ in range(7):
+        favoured.crash()
+        world.run_for(5)
+        favoured.start()
+        world.run_for(40)
+    times = hand_overs(world)
+    assert times, "it was handed over at all"
+    assert all(later - earlier >= 300 * SECOND_US for earlier, later in pairwise(times)), "15"
+    assert len(times) <= 2
+    at_end(world)
+
+
+# agents that vanish and come back
+
+
+def test_an_agent_that_stood_still_accuses_nobody() -> None:
+    """It heard nobody while it slept: that is its own fault, and no verdict follows from it."""
+    world = grown(48)
+    sleeper = follower(world)
+    sleeper.pause(5 * SECOND_US)
+    world.run_for(4.99)
+    accused: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        if host is sleeper and isinstance(message, messages.Heartbeat):
+            accused.extend(message.suspects)
+        return False
+
+    world.tap = tap
+    sleeper.backlog.clear()  # nothing in its sockets speaks for the others
+    world.run_for(1)
+    assert not accused
+    at_end(world)
+
+
+def test_a_late_result_turns_lost_into_the_truth() -> None:
+    """Silent for longer than `lost_us`: its run is lost, that is unknown, until it says what became of it."""
+    world = grown(28)
+    away = follower(world)
+    world.lasts_us = 8 * SECOND_US
+    uid = put(world, "long", "@every 1h", tags={"at": str(away.number)}, start_deadline_us=3 * SECOND_US)
+    assert world.run_until(lambda: led(world).agent.state.jobs[uid].next_wall_us > 0, 1)
+    run_now(world, "long")
+    world.run_for(1)
+    assert away.processes
+    world.split([away])
+    with changed("meshcron.core.scheduler.START_WINDOW_US", 2 * SECOND_US):
+        world.run_for(SHORT.lost_us / SECOND_US + 122)
+    lost = runs_of(world, uid)
+    assert [one.status for one in lost] == [Status.LOST]
+    assert led(world).agent.state.jobs[uid].error_count == 1
+    world.heal()
+    world.run_for(5)
+    told = runs_of(world, uid)
+    assert [(one.status, one.reason) for one in told] == [(Status.SUCCESS, "was lost: its agent is gone")]
+    assert led(world).agent.state.jobs[uid].error_count == 0
+    assert led(world).agent.state.jobs[uid].success_count == 1
+    assert list(world.starts.values()) == [1]
+    at_end(world)
+
+
+# clocks
+
+
+def test_one_voter_s_clock_an_hour_ahead_moves_nothing() -> None:
+    """The median of the voters' clocks holds, whether a follower or the leader is wrong."""
+    for seed in (40, 41):
+        world = grown(seed)
+        wrong = led(world) if seed == 40 else follower(world)
+        put(world, "tick", tags={"at": str(next(one.number for one in world.hosts if one not in (wrong, led(world))))})
+        world.run_for(3)
+        wrong.wall_shift_us += 3_600 * SECOND_US
+        world.run_for(10)
+        assert not world.alarms["clock_step"]
+        led(world).crash()
+        world.run_for(5)
+        assert not world.alarms["clock_step"]
+        assert led(world).agent.state.epoch == 0
+        at_end(world)
+        assert max(abs(late) for late in world.late_us.values()) < FAIL_OVER_US
+
+
+def test_two_clocks_that_disagree_are_not_averaged() -> None:
+    """Nobody knows which one is right: wall time is kept as it is, with an alarm."""
+    world = grown(42)
+    dead = follower(world)
+    put(world, "tick", tags={"at": str(led(world).number)})
+    dead.crash()
+    world.run_for(3)
+    follower(world, 0 if follower(world) is not dead else 1).wall_shift_us += 20 * SECOND_US
+    world.run_for(20)
+    assert world.alarms["clocks_disagree"]
+    assert max(abs(late) for late in world.late_us.values()) < 100_000
+    at_end(world)
+
+
+def test_all_clocks_an_hour_back_open_a_new_epoch() -> None:
+    """A majority agrees: wall time steps, cluster time does not; each job goes on, no tick of an epoch runs twice."""
+    world = grown(43)
+    uid = put(world, "tick", tags={"role": "web:1"})
+    every = put(world, "every", "@every 2s", tags={"role": "web:1"})
+    world.run_for(5)
+    leader = led(world)
+    cluster_us = leader.agent.clock.cluster_us(leader.now())
+    for host in world.hosts:
+        host.wall_shift_us -= 3_600 * SECOND_US
+    world.run_for(10)
+    assert world.alarms["clock_step"] == 1
+    assert led(world) is leader
+    assert leader.agent.state.epoch == 1
+    assert 9 * SECOND_US < leader.agent.clock.cluster_us(leader.now()) - cluster_us < 11 * SECOND_US
+    for job in (uid, every):
+        after = [one.scheduled_wall_us for one in runs_of(world, job) if one.run_id.startswith(f"{job}-1-")]
+        assert len(after) >= (6 if job == uid else 3)
+        assert len(after) == len(set(after))
+        assert max(after) <= leader.now().wall_us + 3 * SECOND_US
+    at_end(world)
+
+
+def test_all_clocks_an_hour_ahead_are_a_gap_and_no_storm() -> None:
+    """The ticks between were missed: the catch-up policy decides, as after an outage."""
+    world = grown(44)
+    uid = put(world, "tick", tags={"role": "web:1"}, catch_up="latest")
+    world.run_for(5)
+    for host in world.hosts:
+        host.wall_shift_us += 3_600 * SECOND_US
+    before = len(world.starts)
+    world.run_for(10)
+    assert led(world).agent.state.epoch == 0
+    assert len(world.starts) - before <= 10 + 3 + 11, "what is recent runs late, no more"
+    assert any(one.status is Status.SKIPPED and one.count > 3_500 for one in runs_of(world, uid))
+    at_end(world)
