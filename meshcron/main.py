@@ -143,11 +143,25 @@ class Process:
                 for one in sockets:
                     one.close()
                 return START_OVER
+            if self._must_rejoin(loaded):
+                for one in sockets:
+                    one.close()
+                return START_OVER
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
         finally:
             self._store.close()
+
+    def _must_rejoin(self, loaded: Loaded) -> bool:
+        """After a salvage or an adoption: where others vote as well, the cluster goes on without what is here, and this
+        agent comes back to it as a new one; going on alone would make a second cluster of the same name."""
+        marker = self._folder / RECOVERED_FILE
+        if not marker.exists() or sum(member.voter for member in loaded.members) <= 1:
+            return False
+        log.warning("other agents vote in this cluster: joining it again as a new agent; the old database is set aside")
+        marker.unlink()
+        return True
 
     async def _with_store(
         self, loaded: Loaded, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None
@@ -216,7 +230,7 @@ class Process:
             mesh.start(driver, agent.tags)
             if self._hung_up:
                 self._reload(driver)
-            standing, app = self._api(agent, driver, processes, key, mesh, endpoint)
+            standing, app = self._api(agent, driver, processes, key, mesh)
             server = serve_on(app, sockets, secured)
             self._answering = Answering(agent, read_output(processes), self._url(server.port), self._passing_secret)
             port = server.port
@@ -280,15 +294,13 @@ class Process:
         )
 
     def _api(
-        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh, endpoint: Endpoint
+        self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh
     ) -> tuple[Standing, Api]:
         config = self._config
         facts = Facts(
             node_id=self._store.identity.node_id,
             name=config.name,
             fingerprint=key.fingerprint,
-            address=endpoint.host,
-            port=endpoint.mesh_port,
             slots=config.slots,
             machine=machine_facts(config.name),
             started_wall_us=clock.wall_clock_us(),

@@ -9,7 +9,7 @@ from meshcron.core import events
 from meshcron.core.admission import Admission, meets, refused
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.effects import Alarm, Answer, Connect, Effect, Publish, Send, StartOver
+from meshcron.core.effects import Alarm, Answer, Connect, Effect, Knock, Publish, Send, StartOver
 from meshcron.core.election import Clocks
 from meshcron.core.events import Event
 from meshcron.core.leading import Call, Leading
@@ -68,6 +68,8 @@ class Agent:
         )
         self.tags = settings.tags
         """This agent's tags as they now are."""
+        self.endpoint = settings.endpoint
+        """Where others reach it, as it now is."""
         self._catalog = Catalog(self.state)
         self._admission = Admission(
             settings.node_id,
@@ -147,7 +149,7 @@ class Agent:
 
     def _endpoint_of(self, info: MemberInfo) -> Endpoint | None:
         if info.node_id == self._settings.node_id:
-            return self._settings.endpoint
+            return self.endpoint
         return self._endpoints.get(info.node_id, info.endpoint)
 
     def _member(self, node_id: str) -> MemberInfo | None:
@@ -176,7 +178,7 @@ class Agent:
             node_id=settings.node_id,
             name=settings.name,
             public_key=settings.public_key,
-            endpoint=settings.endpoint,
+            endpoint=self.endpoint,
             tags=self.tags,
             facts=settings.facts,
             session=settings.session,
@@ -272,16 +274,27 @@ class Agent:
             case events.KnockAnswered():
                 self._knock_answered(event, turn)
             case events.SnapshotSent():
-                if not event.arrived:
-                    self.ledger.snapshot_failed(event.to)
+                self.ledger.snapshot_sent(event.to, arrived=event.arrived)
             case events.SnapshotArrived():
                 self._snapshot_arrived(event, turn)
             case events.TagsChanged():
                 self.tags = event.tags
                 if self._leading is not None:
                     self._leading.tags_changed(event.tags, turn)
+            case events.EndpointChanged():
+                self._moved(event.endpoint, turn)
             case _:
                 self.runner.process(event, turn)
+
+    def _moved(self, endpoint: Endpoint, turn: Turn) -> None:
+        """Others dial us where we no longer are. Those that we still reach learn it at their gates at once; the rest
+        hear of it by mDNS, or when they knock at ours."""
+        self.endpoint = endpoint
+        self._endpoint_changes += 1
+        hello = self._hello_of_ours()
+        for one in self.roster():
+            if one.endpoint is not None and one.node_id != self._settings.node_id:
+                turn.at_once(Knock(one.endpoint.host, one.endpoint.gate_port, hello))
 
     # messages
 
@@ -621,6 +634,8 @@ class Agent:
             return
         if not self.may_command(event.sender):
             return
+        if self.ledger.holds(event.index, event.term):
+            return  # what follows it here may be acknowledged and counted (Raft, 7: retain it)
         self.state.take(event.catalog)
         voters = frozenset(one.node_id for one in self.state.members.values() if one.voter)
         self.ledger.installed(event.index, event.term, event.crc, voters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from meshcron.commands import Command
-from meshcron.messages import GateMessage, Hello, Message
+from meshcron.messages import Endpoint, GateMessage, Hello, Message
 from meshcron.model import Ending
 from meshcron.rows import Loaded
 
@@ -88,6 +88,12 @@ class TagsChanged(Struct, frozen=True):
     tags: dict[str, str]
 
 
+class EndpointChanged(Struct, frozen=True):
+    """This machine has another address."""
+
+    endpoint: Endpoint
+
+
 class ProcessStarted(Struct, frozen=True):
     """A process runs. `process_start` is the kernel's start time of it in clock ticks since boot: with the pid it
     names the process for good."""
@@ -133,6 +139,7 @@ Event = (
     | SnapshotSent
     | SnapshotArrived
     | TagsChanged
+    | EndpointChanged
     | ProcessStarted
     | ProcessNotStarted
     | ProcessEnded

@@ -233,13 +233,17 @@ class Ledger:
 
     # snapshots
 
+    def holds(self, index: int, term: int) -> bool:
+        """Whether our log has this entry: then it has all before it as well."""
+        return self._voter.log.term_at(index) == term
+
     def installed(self, index: int, term: int, crc: int, voters: frozenset[str]) -> None:
         """A snapshot took the place of catalog and log."""
         self._voter.reset(index, term, crc, voters)
 
-    def snapshot_failed(self, node_id: str) -> None:
-        """One that we sent did not arrive."""
-        self._replication.snapshot_failed(node_id)
+    def snapshot_sent(self, node_id: str, *, arrived: bool) -> None:
+        """One of ours was taken over, or not."""
+        self._replication.snapshot_sent(node_id, arrived=arrived)
 
     # who votes
 

@@ -36,6 +36,8 @@ class Progress(Struct):
     in_flight: int = 0
     snapshot: bool = False
     """A snapshot is on its way: no entries until it has arrived or failed."""
+    arrived: bool = False
+    """It has been taken over: the next answer that goes beyond what we knew is about it."""
 
 
 class Replication:
@@ -177,8 +179,10 @@ class Replication:
         one.acked_sent_us = max(one.acked_sent_us, message.sent_boot_us)
         one.in_flight = max(0, one.in_flight - 1)
         if one.snapshot:
-            if message.ok and message.match_index >= voter.log.base_index and message.match_index > one.match_index:
-                one.snapshot = False
+            # Our log may have been cut beyond it meanwhile: then `send` finds that it lacks the log still.
+            reaches = one.arrived or message.match_index >= voter.log.base_index
+            if message.ok and reaches and message.match_index > one.match_index:
+                one.snapshot = one.arrived = False
                 one.match_index = message.match_index
                 one.next_index = message.match_index + 1
             return
@@ -190,10 +194,11 @@ class Replication:
             one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
             one.in_flight = 0
 
-    def snapshot_failed(self, node_id: str) -> None:
-        """It did not arrive; the next append finds out what to do."""
+    def snapshot_sent(self, node_id: str, *, arrived: bool) -> None:
+        """It was taken over, and its receiver will say how far it stands; or not, and the next append finds out."""
         if one := self._progress.get(node_id):
-            one.snapshot = False
+            one.snapshot = one.snapshot and arrived
+            one.arrived = one.snapshot
 
     def count_copies(self) -> None:
         """Commit what a majority of the voters holds durably, from the first entry of our own term on."""

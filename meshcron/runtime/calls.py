@@ -45,7 +45,8 @@ class Waiting(Struct):
     """A call on its way."""
 
     to: str
-    done: asyncio.Future[Answered]
+    done: asyncio.Future[Answered | None]
+    """None: that agent has ended."""
     first: Reply | None = None
     pieces: list[bytes] = []
     size: int = 0
@@ -65,7 +66,8 @@ class Calls:
         self._waiting: dict[str, Waiting] = {}
 
     async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered:
-        """Have another agent answer. Raises OutcomeUnknown where it does not within CALL_SECONDS."""
+        """Have another agent answer. Where it does not within CALL_SECONDS, or ends meanwhile: raises NoLeader for what
+        only reads, OutcomeUnknown for everything else."""
         call_id = secrets.token_hex(8)
         waiting = Waiting(to, asyncio.get_running_loop().create_future())
         self._waiting[call_id] = waiting
@@ -73,15 +75,23 @@ class Calls:
             payload = (body,) if body else ()
             self._send(to, Call(call_id=call_id, method=method, path=path, headers=headers, payload=payload))
             async with asyncio.timeout(CALL_SECONDS):
-                return await waiting.done
+                answer = await waiting.done
+            why = "has ended"
         except TimeoutError:
-            if method in {"GET", "HEAD", OUTPUT}:
-                raise NoLeader(f"the agent that knows did not answer within {CALL_SECONDS:g} s") from None
-            raise OutcomeUnknown(
-                f"the leader did not answer within {CALL_SECONDS:g} s; it may still take effect"
-            ) from None
+            answer, why = None, f"did not answer within {CALL_SECONDS:g} s"
         finally:
             del self._waiting[call_id]
+        if answer is not None:
+            return answer
+        if method in {"GET", "HEAD", OUTPUT}:
+            raise NoLeader(f"the agent that knows {why}")
+        raise OutcomeUnknown(f"the leader {why}; it may still take effect")
+
+    def gone(self, node_id: str) -> None:
+        """That agent's process has ended: what it was asked it will never answer."""
+        for waiting in self._waiting.values():
+            if waiting.to == node_id and not waiting.done.done():
+                waiting.done.set_result(None)
 
     def answered(self, sender: str, reply: Reply) -> None:
         """A piece of an answer. Pieces of one connection arrive in order; a gap means that one was lost."""

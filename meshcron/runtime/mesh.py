@@ -5,6 +5,7 @@ What the core does not care about stays here: snapshots on their way, and calls 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ from msgspec import Struct
 from meshcron.core.agent import HEARTBEATS
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Connect, InstallSnapshot, Knock, SendSnapshot
-from meshcron.core.events import Event, Found, KnockAnswered, MessageReceived, PeerGone
+from meshcron.core.events import EndpointChanged, Event, Found, KnockAnswered, MessageReceived, PeerGone
 from meshcron.messages import (
     Call,
     Endpoint,
@@ -43,6 +44,9 @@ from meshcron.store.snapshot import Chunk
 from meshcron.values import Address
 
 ANYWHERE = frozenset({"0.0.0.0", "::"})
+
+LOOK_SECONDS = 2.0
+"""How often this machine's addresses are looked at: a few microseconds of work."""
 
 log = structlog.get_logger("meshcron")
 
@@ -95,6 +99,7 @@ class Mesh:
         self._core: Core
         self._knocking: set[tuple[str, int]] = set()
         self._addresses = interface_addresses(place.mdns_interfaces)
+        self._host = self._own_address()
         self._transport = Transport(
             pair=pair,
             bind=place.bind,
@@ -115,7 +120,10 @@ class Mesh:
         """Bind the three ports; nobody is let in yet. Raises StartRefused naming the port."""
         self._transport.start()
         self._gate.start()
-        return Endpoint(self._own_address(), self._gate.port, self._transport.mesh_port, self._transport.pub_port)
+        return self._endpoint()
+
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(self._host, self._gate.port, self._transport.mesh_port, self._transport.pub_port)
 
     def _own_address(self) -> str:
         """Where others reach this machine, as far as it can tell by itself."""
@@ -143,6 +151,25 @@ class Mesh:
                 found=lambda node_id, host, port: core.handle(Found(host, port, node_id)),
             )
             self._tasks.start("discovery", self._discovery.start())
+        self._tasks.start("addresses", self._watch_addresses())
+
+    async def _watch_addresses(self) -> None:
+        """For as long as the agent runs: a machine may get its address after the agent's start, or another one. One
+        without any has pulled its cable, and may have the same when it is back."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            addresses = interface_addresses(self._place.mdns_interfaces)
+            if addresses and addresses != self._addresses:
+                await self._move(addresses)
+
+    async def _move(self, addresses: list[str]) -> None:
+        log.info("this machine has other addresses", before=self._addresses, now=addresses)
+        self._addresses = addresses
+        if self._own_address() != self._host:
+            self._host = self._own_address()
+            self._core.handle(EndpointChanged(self._endpoint()))
+        if self._discovery is not None:
+            await self._discovery.move(addresses)
 
     async def close(self) -> None:
         """Say goodbye, hang up."""
@@ -206,6 +233,7 @@ class Mesh:
     # messages in
 
     def _gone(self, node_id: str) -> None:
+        self.calls.gone(node_id)
         self._core.handle(PeerGone(node_id))
 
     def _knocked(self, hello: Hello) -> GateMessage:

@@ -29,8 +29,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     node_id: str
     name: str
     fingerprint: str
-    address: str
-    port: int
     slots: int
     machine: dict[str, str]
     started_wall_us: int
@@ -90,8 +88,8 @@ class Standing:
         return MemberView(
             node_id=member.node_id,
             name=member.name,
-            address=facts.address if own else endpoint.host if endpoint else "",
-            port=facts.port if own else endpoint.mesh_port if endpoint else 0,
+            address=agent.endpoint.host if own else endpoint.host if endpoint else "",
+            port=agent.endpoint.mesh_port if own else endpoint.mesh_port if endpoint else 0,
             tags=agent.tags if own else beat.profile.tags if beat else {},
             facts=facts.machine if own else beat.profile.facts if beat else {},
             status=FAILED if failed else ALIVE,

@@ -433,14 +433,15 @@ class Cluster:
         return (source, target) not in self.cuts and self.random.random() >= self.weather.loss
 
     def _carry(self, source: Host, target: Host, message: messages.Message) -> None:
+        cluster = source.connected.cluster if source.connected else ""
         copies = 2 if self.weather.duplicate and self.random.random() < self.weather.duplicate else 1
         for _ in range(copies):
             if not self._passes(source, target):
                 continue
 
             def arrive() -> None:
-                if target.agent is None or target.connected is None:
-                    return
+                if target.agent is None or target.connected is None or target.connected.cluster != cluster:
+                    return  # each message names its cluster: those of another one are dropped
                 if any(one.node_id == source.node_id for one in target.connected.members):
                     target.give(events.MessageReceived(source.node_id, message))
 

@@ -44,9 +44,10 @@ async def outcomes(folder: Path, command: str, names: list[str]) -> dict[str, Ou
     told: Counter[str] = Counter()
     found: dict[str, Outcome] = {}
     everything = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def done(execution_id: str, outcome: Outcome) -> None:
-        assert asyncio.get_running_loop()
+        assert asyncio.get_running_loop() is loop
         told[execution_id] += 1
         found[execution_id] = outcome
         if len(found) == len(names):

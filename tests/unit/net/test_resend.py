@@ -7,7 +7,6 @@ import socket
 
 from meshcron.net.resend import RTO_MIN_US, TCP_RTO_MIN_US, resend_soon
 
-
 JIFFY_US_MAX = 10_000
 """The kernel rounds up to these."""
 
