@@ -143,25 +143,11 @@ class Process:
                 for one in sockets:
                     one.close()
                 return START_OVER
-            if self._must_rejoin(loaded):
-                for one in sockets:
-                    one.close()
-                return START_OVER
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
         finally:
             self._store.close()
-
-    def _must_rejoin(self, loaded: Loaded) -> bool:
-        """After a salvage or an adoption: where others vote as well, the cluster goes on without what is here, and this
-        agent comes back to it as a new one; going on alone would make a second cluster of the same name."""
-        marker = self._folder / RECOVERED_FILE
-        if not marker.exists() or sum(member.voter for member in loaded.members) <= 1:
-            return False
-        log.warning("other agents vote in this cluster: joining it again as a new agent; the old database is set aside")
-        marker.unlink()
-        return True
 
     async def _with_store(
         self, loaded: Loaded, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None
@@ -461,18 +447,22 @@ class Process:
 
 
 def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
-    """Whether an adopted directory is that of a cluster in which others vote. Going on with it here would be a second
-    cluster with the same jobs."""
+    """Whether an adopted or salvaged directory is that of a cluster in which others vote: going on with it here would
+    be a second cluster with the same jobs."""
     marker = folder / RECOVERED_FILE
-    word, _, former = (marker.read_text(encoding="ascii").strip() if marker.exists() else "").partition(" ")
-    return word == ADOPTED and any(member.voter and member.node_id != former for member in loaded.members)
+    if not marker.exists():
+        return False
+    word, _, former = marker.read_text(encoding="ascii").strip().partition(" ")
+    voters = {member.node_id for member in loaded.members if member.voter}
+    return bool(voters - {former}) if word == ADOPTED else len(voters) > 1
 
 
 def set_aside(folder: Path) -> None:
-    """The database of a cluster that is dissolved, or goes on without this agent, makes way for the one it joins."""
+    """The database of a cluster that is dissolved, or goes on without this agent, makes way for the one it joins. The
+    node id goes with it: under it this agent has voted, and it must not vote again without that memory."""
     label = clock.wall_clock_us() // SECOND_US
     for file in folder.iterdir():
-        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE}:
+        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, NODE_FILE, LOCAL_FILE}:
             file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
     (folder / RECOVERED_FILE).unlink(missing_ok=True)  # last: until then the next start sets aside what is left
 

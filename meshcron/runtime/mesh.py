@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from msgspec import Struct
@@ -29,7 +29,6 @@ from meshcron.messages import (
     SnapshotWanted,
 )
 from meshcron.net.codec import Malformed
-from meshcron.net.discovery import Discovery
 from meshcron.net.gate import Gate
 from meshcron.net.interfaces import interface_addresses
 from meshcron.net.keys import ClusterKey, CurvePair
@@ -47,6 +46,9 @@ ANYWHERE = frozenset({"0.0.0.0", "::"})
 
 LOOK_SECONDS = 2.0
 """How often this machine's addresses are looked at: a few microseconds of work."""
+
+if TYPE_CHECKING:
+    from meshcron.net.discovery import Discovery
 
 log = structlog.get_logger("meshcron")
 
@@ -142,6 +144,8 @@ class Mesh:
             core.handle(Found(address.host, address.port))
         self._tasks.start("snapshots", self._snapshots.watch())
         if self._place.mdns:
+            from meshcron.net.discovery import Discovery  # noqa: PLC0415 - zeroconf takes 5 MiB where nobody needs it
+
             self._discovery = Discovery(
                 fingerprint=self._fingerprint,
                 node_id=self._node_id,

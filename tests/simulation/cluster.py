@@ -257,6 +257,7 @@ class Host:
                 self.connected = effect
             case effects.StartOver():
                 self.disk.start_over()
+                self.node_id = f"{world.random.getrandbits(128):032x}"  # it must not vote again without its memory
                 self.agent = None
                 self.session += 1
                 self.later(100_000, self.start)

@@ -17,6 +17,7 @@ import test_scripts as scripts  # type: ignore[import-not-found]
 from msgspec import Struct
 
 from meshcron.core import catalog, leading, membership, replication, runner
+from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.voter import Voter
 
@@ -184,6 +185,24 @@ MUTATIONS = (
         'if seen is not None and seen.state == "accepted":',
         scripts.test_a_stop_that_overtakes_its_order_is_obeyed,
         "P2: .* was stopped and starts",
+    ),
+    Mutation(
+        "what follows a late snapshot stays",
+        Agent,
+        "_snapshot_arrived",
+        "self.ledger.holds(event.index, event.term)",
+        "False",
+        scripts.test_a_snapshot_that_comes_late_takes_nothing_back,
+        "assert",
+    ),
+    Mutation(
+        "a snapshot is acknowledged",
+        replication.Replication,
+        "append",
+        "match=voter.commit_index",
+        "match=0",
+        scripts.test_a_follower_far_behind_gets_a_snapshot,
+        "assert",
     ),
     Mutation(
         "the lease",

@@ -1,6 +1,6 @@
 """How many `true` a second: `Processes` against a bare trampoline loop, turn by turn in one run.
 
-    PYTHONPATH=. python tests/bench/spawn.py [--folder DIR] [--command SH] [--runs N] [--in-flight N] [--rounds N]
+    python tests/bench/room_processes.py [--folder DIR] [--command SH] [--runs N] [--in-flight N] [--rounds N]
 
 The bare loop is the limit of this machine for a shell that runs a shell and writes a status file: no events, no
 output, no adoption. Both keep the same number in flight. `loop` is the CPU time of this process alone. Nothing is
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import resource
 import shutil
 import statistics
@@ -21,12 +20,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from trampolines import Spawner, trampolines
+
 from meshcron.core.events import Event, ProcessEnded, ProcessStarted
 from meshcron.model import Launch, Limits
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.process import Processes
-
-BARE = '/bin/sh -c "$1"; echo $? >"$0"'
 
 
 @dataclass
@@ -48,22 +47,11 @@ def cpu_seconds() -> float:
 
 
 def bare(folder: Path, runs: int, in_flight: int, figures: Figures, command: str) -> None:
-    folder.mkdir()
-    null = os.open(os.devnull, os.O_RDWR)
-    actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
-    env = {"PATH": "/usr/bin:/bin"}
-    began, cpu, running = time.perf_counter(), cpu_seconds(), 0
-    for number in range(runs):
-        argv = ["/bin/sh", "-c", BARE, str(folder / str(number)), command]
-        os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True)
-        running += 1
-        if running == in_flight:
-            os.waitpid(-1, 0)
-            running -= 1
-    for _ in range(running):
-        os.waitpid(-1, 0)
-    figures.add(runs, time.perf_counter() - began, cpu_seconds() - cpu)
-    os.close(null)
+    spawner = Spawner()
+    cpu = cpu_seconds()
+    rate = spawner.rate(trampolines(folder, runs, command), in_flight)
+    figures.add(runs, runs / rate, cpu_seconds() - cpu)
+    spawner.close()
 
 
 async def ours(folder: Path, runs: int, in_flight: int, figures: Figures, command: str) -> None:

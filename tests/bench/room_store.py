@@ -1,6 +1,6 @@
 """The store's figures: commits, groups, start, page queries; the limit of the disk measured beside them.
 
-    PYTHONPATH=. python tests/bench/store.py [--folder DIR] [--jobs N] [--history N] [--busy]
+    python tests/bench/room_store.py [--folder DIR] [--jobs N] [--history N] [--busy]
 
 With `--busy` another thread of the process computes without pause, as a loop under load does. The single commits come
 with a bare SQLite commit of one row in the same folder as their limit.
@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from meshcron.chain import chain
@@ -254,8 +255,13 @@ def reads(folder: Path, history: int) -> None:
     timed("one by public id", lambda: tables.execution(7, public_id))
     timed("one run", lambda: tables.run_executions(run_id))
     for filters in ({}, {"status": "failed"}, {"agent": "agent3"}, {"agent": "agent3", "status": "failed"}):
-        timed(f"history 100 {filters}", lambda f=filters: tables.history(filters=f, offset=0, limit=100))
-    timed("single commit into it", lambda: (running.submit(MetaRow("k", "v")), running.wait()))
+        timed(f"history 100 {filters}", partial(tables.history, filters=filters, offset=0, limit=100))
+
+    def commit() -> None:
+        running.submit(MetaRow("k", "v"))
+        running.wait()
+
+    timed("single commit into it", commit)
     running.stop()
     again = Running(folder / "reads")
     print(f"start with it: open {again.open_seconds:.2f} s")

@@ -1,0 +1,50 @@
+"""Durable `POST /v1/jobs` at 64 clients: each a job of its own, answered 201 once it is fsynced.
+
+The bare Tornado handler beside it drops the same bodies and writes nothing anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from bare_http import bare_tornado
+from bench import Bench
+from failed import Failed
+from load import CONNECTIONS, Order, Report, generate
+from machine import cpu_ns
+from table import Figure, milliseconds, per_second
+
+SECONDS = 8.0
+LIMIT_SECONDS = 2.0
+WARM_UP_SECONDS = 1.0
+JOB = {"name": "post-@N@", "schedule": "0 30 * * * *", "command": "/usr/bin/date", "owner": "John Doe"}
+
+
+def post(port: int, token: str, seconds: float) -> Report:
+    order = Order(port, token, "POST", "/v1/jobs", json.dumps(JOB), seconds=seconds, warm_up_seconds=WARM_UP_SECONDS)
+    return generate(order)
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """The rate after a warm-up; every answered job is there."""
+    with bench.running("http-post") as cluster:
+        agent = cluster.entrance
+        length = len(json.dumps(agent.call("POST", "/v1/jobs", JOB | {"name": "one"}), separators=(",", ":")))
+        before = cpu_ns(agent.pid)
+        report = post(agent.port, agent.token, SECONDS)
+        used_us = (cpu_ns(agent.pid) - before) / 1e3 / report.sent
+        stored = int(agent.call("GET", "/v1/")["mesh"]["jobs"]) - 1
+    with bare_tornado(length) as (port, _):
+        limit = post(port, "", LIMIT_SECONDS)
+    # The last request of each client may have been cut off before or after its write.
+    if not report.sent - CONNECTIONS <= stored <= report.sent:
+        raise Failed(f"{report.sent} jobs posted, {stored} stored")
+    latency = milliseconds([report.p50_s, report.p99_s])
+    yield Figure(
+        f"durable POST/s at {CONNECTIONS} clients",
+        f"{per_second(report.per_second)}, p50 / p99 {latency}, {used_us:.0f} us CPU each",
+        f">= {bench.goals.posts_per_s:,.0f}/s",
+        f"bare tornado {per_second(limit.per_second)}",
+        report.per_second >= bench.goals.posts_per_s,
+    )

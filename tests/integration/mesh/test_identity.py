@@ -1,0 +1,95 @@
+"""Who an agent is, when disks are wiped or copied and when several start in the same instant."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent.real_agent import meshcron, refusal, wait_for
+from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
+
+PAIR_SECONDS = 20.0
+"""Two that start in the same instant are one cluster after 3 s."""
+
+
+def pair_story(folder: Path, rounds: int) -> None:
+    """Two fresh nodes of one key start in the same instant: one cluster, each time. A job added at once is on both."""
+    for number in range(rounds):
+        pair = RealCluster(folder / str(number), ["left", "right"])
+        try:
+            for agent in pair.agents:
+                agent.spawn()
+            for agent in pair.agents:
+                agent.wait()
+            wait_for(lambda: pair.is_one(voters=1), "one cluster of two", PAIR_SECONDS)  # noqa: B023 - called here
+            pair.agents[number % 2].add("first", "echo both")
+            for agent in pair.agents:
+                wait_for(lambda: agent.jobs() == ["first"], "the job on both")  # noqa: B023 - called here
+        finally:
+            pair.close()
+
+
+def test_20_two_fresh_nodes_in_the_same_instant(folder: Path) -> None:
+    """A short dose."""
+    folder.mkdir()
+    pair_story(folder, 1)
+
+
+@pytest.mark.slow
+def test_20_two_fresh_nodes_in_the_same_instant_ten_times(folder: Path) -> None:
+    """The full dose."""
+    folder.mkdir()
+    pair_story(folder, 10)
+
+
+@pytest.mark.slow
+def test_21_a_wiped_disk(cluster: RealCluster) -> None:
+    """A voter's data directory is gone; it comes back under its name and key. Under a new node id it is a new member,
+    which takes the name after 30 s of silence and holds what the others hold. The old one keeps only its seat, until
+    an operator removes it: then the new one votes."""
+    watch = Watch(cluster, "wiped", everywhere=False)  # the old member is a target of its own until it is removed
+    watch.begin()
+    wiped, other = cluster.followers[0], cluster.leader
+    old_id = wiped.record["node_id"]
+    watch.kill(wiped)
+    shutil.rmtree(wiped.folder)
+    wiped.spawn()
+    wait_for(lambda: {one["id"]: one["Name"] for one in other.members}.get(old_id) != wiped.name, "its return", 60)
+    [left] = [one["Name"] for one in other.members if one["id"] == old_id]
+    assert [one["voter"] for one in other.members if one["Name"] == wiped.name] == [False]
+    assert meshcron("members", "rm", left, MESHCRON_DATA_DIR=str(other.folder)).returncode == 0
+    cluster.heal()
+    assert old_id not in {one["id"] for agent in cluster.agents for one in agent.members}
+    assert wiped.jobs() == other.jobs()
+    watch.back(wiped)
+    watch.end()
+    watch.remove()
+
+
+def test_a_copy_of_a_data_directory(cluster: RealCluster, tmp_path: Path) -> None:
+    """Copied while its agent runs: it does not start as a second self, in one line that says what to do. Told to go on
+    all the same, it is no second cluster with the same jobs either: its database is set aside, and under a new node id
+    it is one more member. No tick is disturbed."""
+    watch = Watch(cluster, "copied", everywhere=False)  # a fourth member is a target of the other job
+    watch.begin()
+    copy = MeshAgent(tmp_path / "copy", cluster.key_file)
+    shutil.copytree(cluster.followers[0].folder, copy.folder, ignore=shutil.ignore_patterns("agent.json", "lock"))
+    assert "--adopt-data-dir" in refusal(copy.folder, "--key-file", cluster.key_file)
+    try:
+        copy.start("--adopt-data-dir")
+        wait_for(lambda: len(cluster.leader.members) == 4, "a fourth member")
+        wait_for(lambda: copy.client("GET", "/ready").status == 200, "its place among them")
+        assert copy.leader_name == cluster.leader.name
+        assert {one["Name"]: one["voter"] for one in copy.members} == dict.fromkeys(cluster.names, True) | {
+            "copy": False
+        }
+        wait_for(lambda: copy.jobs() == cluster.leader.jobs(), "the jobs")
+        assert list(copy.folder.glob("dissolved-*-database"))
+        assert not (copy.folder / "recovered").exists()
+    finally:
+        cluster.leader.client("DELETE", "/v1/members/copy")
+        copy.kill()
+    watch.end()
+    watch.remove()
