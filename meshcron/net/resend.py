@@ -10,7 +10,7 @@ TCP_RTO_MIN_US = 45
 
 RTO_MIN_US = 50_000
 """Instead of the kernel's 200 ms, doubling each time: of two losses in a row it makes 150 ms of silence, not 600, which
-is a leader's whole lease. At a fifth of all packets lost: 9 changes of leader in 100 s before, 0 or 1 now."""
+is a leader's whole lease. At a fifth of all packets lost: 9 changes of leader in 100 s before, 1 or 2 now."""
 
 
 def resend_soon(descriptor: int) -> None:
