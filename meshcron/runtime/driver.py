@@ -26,6 +26,8 @@ from meshcron.rows import Row
 IDEMPOTENT_US = 600_000_000
 """How long a repeated call with the same key gets the first answer (PROTOCOL 6: 10 min)."""
 
+ENDING = "this agent is ending; ask another one"
+
 log = structlog.get_logger("meshcron")
 
 
@@ -95,12 +97,13 @@ class Driver:
         self._drain()
 
     def close(self) -> None:
-        """Hear and do nothing from now on; calls still open end as cancelled."""
+        """Hear and do nothing from now on; calls still open are told so."""
         self._closed = True
         if self._timer:
             self._timer.cancel()
         for answer in self._answers.values():
-            answer.cancel()
+            if not answer.done():
+                answer.set_result(NoLeader(ENDING))
 
     # events in
 
@@ -126,11 +129,10 @@ class Driver:
         the first answer."""
         if key and (known := self._known(key)):
             return await asyncio.shield(known)
+        if self._closed:
+            return NoLeader(ENDING)
         call_id = secrets.token_hex(8)
         answer: asyncio.Future[object] = self._loop.create_future()
-        if self._closed:
-            answer.cancel()
-            return await answer
         self._answers[call_id] = answer
         if key:
             self._keyed[key] = self._now().boot_us, answer
