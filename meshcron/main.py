@@ -461,9 +461,15 @@ def set_aside(folder: Path) -> None:
     """The database of a cluster that is dissolved, or goes on without this agent, makes way for the one it joins. The
     node id goes with it: under it this agent has voted, and it must not vote again without that memory."""
     label = clock.wall_clock_us() // SECOND_US
-    for file in folder.iterdir():
-        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, NODE_FILE, LOCAL_FILE}:
-            file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
+    directory = DataDirectory(folder, machine_id())
+    directory.lock()
+    try:
+        directory.rename(new_identity())
+        for file in folder.iterdir():
+            if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, LOCAL_FILE}:
+                file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
+    finally:
+        directory.close()
     (folder / RECOVERED_FILE).unlink(missing_ok=True)  # last: until then the next start sets aside what is left
 
 
