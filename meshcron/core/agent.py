@@ -35,6 +35,9 @@ APPLY_SLICE = 200
 HEARTBEATS = "heartbeat"
 """The topic of heartbeats."""
 
+REFUSED_EVERY_US = 600 * SECOND_US
+"""How often an operator is told that a member refuses this agent."""
+
 FAREWELL_US = 3 * SECOND_US
 """The leader of a dissolved cluster stays so long, for the others to hear of it."""
 
@@ -91,6 +94,7 @@ class Agent:
         self._endpoint_changes = 0
         self._met_clusters: set[str] = set()
         self._farewell_boot_us = 0
+        self._refused_boot_us = 0
         self._over = False
 
     # what others ask
@@ -597,7 +601,9 @@ class Agent:
                 elif not self.cluster:
                     self._admission.heard_newcomer(wait.profile, turn.now.boot_us)
             case messages.Refused() as no:
-                refused(no, turn)
+                if turn.now.boot_us >= self._refused_boot_us:
+                    self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US
+                    refused(no, turn)
             case _:
                 return
 

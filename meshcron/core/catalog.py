@@ -671,7 +671,16 @@ class Catalog:
                 self._run_ended(state, final, entry.cluster_us)
             state.recorded += 1
         self._rows += [state.state_row() for state in states.values()]
+        for state in states.values():
+            self._end_ephemeral(state)
         return None
+
+    def _end_ephemeral(self, state: JobState) -> None:
+        """A job that was made for one success goes with it, once nothing of it is open and no other job follows it."""
+        job = state.job
+        done = job.ephemeral and state.last_status == Status.SUCCESS.value and not self.state.is_busy(state)
+        if done and not self.state.children.get(job.name):
+            self._job_delete(entries.JobDelete(state.uid, state.revision))
 
     def _expect_late(self, lost: Execution, *, counted: bool) -> None:
         """`lost` means unknown: should its agent come back with a result, that is the truth. `counted`: the loss stands

@@ -264,3 +264,23 @@ def test_deleting_drops_what_is_owed(book: Book) -> None:
     book.apply(entries.JobDelete(2, 2))
     assert book.state.owed == {}
     assert book.records == []
+
+
+def test_an_ephemeral_job_goes_with_its_first_success() -> None:
+    """A failure keeps it; so does a job that runs after it."""
+    book = Book()
+    book.put(ephemeral=True)
+    book.end(book.launch(1).opened[0], success=False)
+    assert book.state.named("job") is not None
+    book.end(book.launch(2).opened[0], success=True)
+    assert book.state.named("job") is None
+    assert not book.state.open
+
+
+def test_an_ephemeral_parent_stays_while_a_job_follows_it() -> None:
+    """Its child would wait for nobody."""
+    book = Book()
+    book.put(ephemeral=True)
+    book.put("after", schedule="@manually", parent_jobs=("job",))
+    book.end(book.launch(1).opened[0], success=True)
+    assert book.state.named("job") is not None
