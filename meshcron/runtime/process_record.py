@@ -88,10 +88,10 @@ class Process:
             if job and hears_by_default(job, signal.SIGTERM):
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGTERM)
-            elif not job and left:
+            elif left:
                 loop.call_later(INSIST_SECONDS, again, left - 1)
 
-        if not table().job(self.pid):
+        if self.fatal == signal.SIGTERM:
             loop.call_later(INSIST_SECONDS, again, INSISTS_MAX)
 
     def hunt(self, loop: AbstractEventLoop, table: Callable[[], Table]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshcron.core.events import ProcessEnded
-from meshcron.runtime.process_table import process_stat
+from meshcron.runtime.process_table import Table, process_stat
 
 Play = Callable[..., None]
 Stage = Any
@@ -42,6 +43,31 @@ def test_term_reaches_the_whole_group(play: Play, tmp_path: Path) -> None:
         ending = await stage.ended()
         assert (ending.exit_code, ending.signal) == (None, 15)
         await stage.until(lambda: not any(alive(pid) for pid in family))
+
+    play(story)
+
+
+def test_a_term_that_came_too_early_is_repeated(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TERM before the trampoline has its command, a command an instant later: it ends of a TERM all the same."""
+    lost: list[int] = []
+    found, sent = Table.job, os.killpg
+
+    def job(table: Table, pid: int) -> int:
+        return found(table, pid) if lost else 0
+
+    def killpg(pid: int, number: int) -> None:
+        if lost:
+            sent(pid, number)
+        else:  # on the trampoline
+            lost.append(number)
+
+    async def story(stage: Stage) -> None:
+        await stage.started("sleep 60")
+        monkeypatch.setattr(Table, "job", job)
+        monkeypatch.setattr(os, "killpg", killpg)
+        stage.processes.signal("a", force=False)
+        ending = await stage.ended()
+        assert (ending.exit_code, ending.signal) == (None, 15)
 
     play(story)
 
