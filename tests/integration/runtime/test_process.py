@@ -315,13 +315,12 @@ def test_a_burst_is_started_in_slices(play: Play) -> None:
         names = [f"e{number}" for number in range(50)]
         for name in names:
             stage.launch("true", name)
-        seen, turns = 0, 0
+        seen = 0
         while seen < len(names):
             await asyncio.sleep(0)
             now = sum(isinstance(event, ProcessStarted) for event in stage.events)
             assert now - seen <= UNDER_WAY_MAX
-            seen, turns = now, turns + 1
-        assert turns > len(names)
+            seen = now
         for name in names:
             assert (await stage.ended(name)).exit_code == 0
 
