@@ -365,6 +365,9 @@ class Call(Struct, frozen=True, tag="call", kw_only=True):
     method: str
     path: str
     headers: dict[str, str]
+    session: int = 0
+    """Of the agent that is asked, as its asker knows it: no other session answers. 0 = not known; such a write is sent
+    only once."""
     payload: tuple[bytes, ...] = ()
 
 
@@ -376,6 +379,7 @@ class Reply(Struct, frozen=True, tag="reply", kw_only=True):
     number: int
     last: bool
     status: int = 0
+    """Of HTTP, in the first piece; 0 there: the session that was asked has ended."""
     headers: dict[str, str] = {}
     applied_index: int = 0
     payload: tuple[bytes, ...] = ()

@@ -21,6 +21,7 @@ from meshcron.messages import (
     Call,
     Endpoint,
     GateMessage,
+    Heartbeat,
     Hello,
     MemberInfo,
     Message,
@@ -114,7 +115,7 @@ class Mesh:
         self._gate = Gate(key=key, pair=pair, bind=place.bind, port=place.gate_port, knocked=self._knocked)
         self._discovery: Discovery | None = None
         self._snapshots = Snapshots(database, self.send, clock.monotonic_seconds)
-        self.calls = Calls(self.send, serve, self._tasks)
+        self.calls = Calls(self.send, serve, self._tasks, session=session)
 
     # life
 
@@ -254,6 +255,8 @@ class Mesh:
             case SnapshotWanted():
                 self._snapshots.wanted(sender, message)
             case _:
+                if isinstance(message, Heartbeat):
+                    self.calls.met(sender, message.profile.session)
                 self._core.handle(MessageReceived(sender, message))
 
 
