@@ -90,6 +90,8 @@ class Agent:
         self._beat_boot_us = 0
         self._leader_hint = ""
         self._roster_cache: tuple[object, tuple[MemberInfo, ...]] = (None, ())
+        self._infos: dict[str, MemberInfo] = {}
+        """The same by node id: asked for with every message."""
         self._holders: tuple[object, frozenset[str]] = (None, frozenset())
         self._endpoint_changes = 0
         self._met_clusters: set[str] = set()
@@ -135,6 +137,7 @@ class Agent:
         if self._roster_cache[0] != key:
             known = self._news.members if self._news is not None and newer else self._state_infos()
             self._roster_cache = key, tuple(replace(one, endpoint=self._endpoint_of(one)) for one in known)
+            self._infos = {one.node_id: one for one in self._roster_cache[1]}
         return self._roster_cache[1]
 
     def _state_infos(self) -> list[MemberInfo]:
@@ -157,7 +160,8 @@ class Agent:
         return self._endpoints.get(info.node_id, info.endpoint)
 
     def _member(self, node_id: str) -> MemberInfo | None:
-        return next((one for one in self.roster() if one.node_id == node_id), None)
+        self.roster()
+        return self._infos.get(node_id)
 
     def may_command(self, node_id: str) -> bool:
         """Whether an order of this member's counts: one that may hold the log. A worker's key commands nobody."""
@@ -238,16 +242,17 @@ class Agent:
     def next_wakeup(self, now: Instant) -> int:
         """When, on the suspend-counting clock, Woke is due at the latest."""
         wishes = [now.boot_us + WAKE_MAX_US]
-        parts = [
-            self.ledger.next_wakeup(now.boot_us),
-            self.runner.next_wakeup(),
-            self._admission.next_wakeup(now, member=bool(self.cluster)),
-        ]
+        if (wish := self.ledger.next_wakeup(now.boot_us)) is not None:
+            wishes.append(wish)
+        if (wish := self.runner.next_wakeup()) is not None:
+            wishes.append(wish)
+        if (wish := self._admission.next_wakeup(now, member=bool(self.cluster))) is not None:
+            wishes.append(wish)
         if self._leading is not None:
-            parts.append(self._leading.next_wakeup(now))
+            wishes.append(self._leading.next_wakeup(now))
         if len(self.roster()) > 1:
-            parts.append(self._beat_boot_us + self._settings.timing.beat_us)
-        return min([*wishes, *(wish for wish in parts if wish is not None)])
+            wishes.append(self._beat_boot_us + self._settings.timing.beat_us)
+        return min(wishes)
 
     def _close(self, turn: Turn) -> list[Effect]:
         persists, effects = turn.close(self._persists)

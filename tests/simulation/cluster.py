@@ -28,6 +28,7 @@ from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
 from meshcron.rows import BallotRow, Loaded, MarkRow, MetaRow, SeenRow
 
 BOOT_US = 1_000_000_000
+NEVER_US = 1 << 62
 
 SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 """The long times of the protocol made short, so that a seed sees them in a minute."""
@@ -94,8 +95,13 @@ class Host:
         self.processes: dict[str, Process] = {}
         self.ended: dict[str, Ending] = {}
         self.connected: effects.Connect | None = None
+        self.known: dict[str, Endpoint | None] = {}
+        """The members that it is connected to, and where it takes them to be."""
         self.arrived: events.SnapshotArrived | None = None
-        self.wake_token = 0
+        self.wake_us = 0
+        """When it wants to be woken."""
+        self.waking_us = NEVER_US
+        """The instant for which a wake stands in the queue; it may come too early, never too late."""
         self.checked_index = 0
         self.checked_commit = 0
 
@@ -115,7 +121,8 @@ class Host:
         self.starts_taken += 1
         self.durable, self.held = 0, []
         self.unwritten, self.writing = [], False
-        self.connected = None
+        self.connected, self.known = None, {}
+        self.waking_us = NEVER_US
         self.checked_index = 0
         settings = Settings(
             node_id=self.node_id,
@@ -211,15 +218,25 @@ class Host:
         if self.agent is None or self.paused_until_us:
             return
         now = self.now()
-        delay_us = max(20, self.agent.next_wakeup(now) - now.boot_us)
-        self.wake_token += 1
-        token, session = self.wake_token, self.session
+        self.wake_us = self.world.now_us + max(20, self.agent.next_wakeup(now) - now.boot_us)
+        if self.wake_us < self.waking_us:
+            self._queue_wake()
+
+    def _queue_wake(self) -> None:
+        due_us = self.waking_us = self.wake_us
 
         def wake() -> None:
-            if self.wake_token == token and self.session == session:
+            if self.waking_us != due_us:
+                return  # one that comes earlier was asked for meanwhile
+            self.waking_us = NEVER_US
+            if self.paused_until_us:
+                return  # it is given one when it goes on
+            if self.wake_us > due_us:
+                self._queue_wake()
+            else:
                 self.give(events.Woke())
 
-        self.world.later(delay_us, wake)
+        self.later(due_us - self.world.now_us, wake)
 
     def perform(self, wanted: list[Effect]) -> None:
         for effect in wanted:
@@ -255,6 +272,7 @@ class Host:
                 world.knock(self, effect)
             case effects.Connect():
                 self.connected = effect
+                self.known = {one.node_id: one.endpoint for one in effect.members}
             case effects.StartOver():
                 self.disk.start_over()
                 self.node_id = f"{world.random.getrandbits(128):032x}"  # it must not vote again without its memory
@@ -386,6 +404,7 @@ class Cluster:
         self.hung: list[Callable[[], None]] = []
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
+        self._nodes: dict[str, Host] = {}
 
     # building
 
@@ -395,7 +414,11 @@ class Cluster:
         return host
 
     def by_node(self, node_id: str) -> Host | None:
-        return next((host for host in self.hosts if host.node_id == node_id), None)
+        known = self._nodes.get(node_id)
+        if known is None or known.node_id != node_id:  # a wiped machine is somebody else from then on
+            self._nodes = {host.node_id: host for host in self.hosts}
+            known = self._nodes.get(node_id)
+        return known
 
     def leader(self) -> Host | None:
         """The leader of the highest term."""
@@ -443,7 +466,7 @@ class Cluster:
             def arrive() -> None:
                 if target.agent is None or target.connected is None or target.connected.cluster != cluster:
                     return  # each message names its cluster: those of another one are dropped
-                if any(one.node_id == source.node_id for one in target.connected.members):
+                if source.node_id in target.known:
                     target.give(events.MessageReceived(source.node_id, message))
 
             if self.hold is not None and self.hold(source, target, message):
@@ -472,14 +495,11 @@ class Cluster:
                 continue
             if source.node_id not in target.connected.dial or not self._knows_endpoint(target, source):
                 continue
-            topics = {HEARTBEATS, ALL, *(tag_topic(key, value) for key, value in target.agent.tags.items())}
-            if topic in topics:
+            if topic in {HEARTBEATS, ALL} or topic in {tag_topic(*tag) for tag in target.agent.tags.items()}:
                 self._carry(source, target, message)
 
     def _knows_endpoint(self, subscriber: Host, source: Host) -> bool:
-        assert subscriber.connected is not None
-        infos = [one for one in subscriber.connected.members if one.node_id == source.node_id]
-        return bool(infos) and infos[0].endpoint == source.endpoint
+        return source.node_id in subscriber.known and subscriber.known[source.node_id] == source.endpoint
 
     def announce(self, host: Host) -> None:
         """mDNS: each learns of the other, after a while."""
