@@ -20,6 +20,14 @@ UNCHANGED = -1
 """In `next_wall_us`: this entry does not touch the job's cursor."""
 
 
+class Once(Struct, frozen=True, array_like=True):
+    """What makes a repeated call the same call: with a key that was answered less than ten minutes before, an entry
+    applies as nothing and is answered with the first answer (PROTOCOL 6)."""
+
+    key: str
+    cluster_us: int
+
+
 class Noop(Struct, frozen=True, tag="noop"):
     """First entry of a term. Carries cluster time and the wall clock it was read beside."""
 
@@ -44,13 +52,14 @@ class Recovered(Struct, frozen=True, tag="recovered"):
     until_wall_us: int
 
 
-class MemberPut(Struct, frozen=True, tag="member_put"):
+class MemberPut(Struct, frozen=True, tag="member_put", omit_defaults=True):
     """A member is added, or its committed facts change. `tokens`: its own local token. `replaces`: the number of a
     silent member whose name it takes, and which leaves with that; -1 = none."""
 
     member: Member
     tokens: tuple[Token, ...] = ()
     replaces: int = -1
+    once: Once | None = None
 
 
 class MemberRemove(Struct, frozen=True, tag="member_remove"):
@@ -93,14 +102,16 @@ class JobPut(Struct, frozen=True, tag="job_put", kw_only=True, omit_defaults=Tru
     next_wall_us: int
     """First tick of the new definition after the cursor, 0 = never."""
     call: str = ""
+    once: Once | None = None
 
 
-class JobDelete(Struct, frozen=True, tag="job_delete"):
+class JobDelete(Struct, frozen=True, tag="job_delete", omit_defaults=True):
     """Delete a job. Assumes its revision."""
 
     uid: int
     seen_revision: int
     call: str = ""
+    once: Once | None = None
 
 
 class Intent(Struct, frozen=True, array_like=True):
@@ -126,7 +137,7 @@ class Intent(Struct, frozen=True, array_like=True):
     """Members that should run it and are known to be down: each gets a `skipped` record."""
 
 
-class Intents(Struct, frozen=True, tag="intents"):
+class Intents(Struct, frozen=True, tag="intents", omit_defaults=True):
     """Decisions to launch, each with its job's new cursor (an intent whose `next_wall_us` is given moves the cursor to
     its tick)."""
 
@@ -135,6 +146,7 @@ class Intents(Struct, frozen=True, tag="intents"):
     wall_offset_us: int
     items: tuple[Intent, ...]
     call: str = ""
+    once: Once | None = None
 
 
 class Started(Struct, frozen=True, tag="started"):
@@ -167,7 +179,7 @@ class Skip(Struct, frozen=True, tag="skip", kw_only=True, omit_defaults=True):
     """Whether they ran is unknown: recorded as `lost`, not as `skipped`."""
 
 
-class Queued(Struct, frozen=True, tag="queued", kw_only=True):
+class Queued(Struct, frozen=True, tag="queued", kw_only=True, omit_defaults=True):
     """A tick that waits until the open run of its job is final (`queue`), or until that was killed (`replace`)."""
 
     uid: int
@@ -180,6 +192,7 @@ class Queued(Struct, frozen=True, tag="queued", kw_only=True):
     run_id: str = ""
     env: dict[str, str] | None = None
     call: str = ""
+    once: Once | None = None
 
 
 class Reseat(Struct, frozen=True, tag="reseat"):
@@ -188,24 +201,26 @@ class Reseat(Struct, frozen=True, tag="reseat"):
     items: tuple[tuple[int, int, int, int, int], ...]
 
 
-class StopEntry(Struct, frozen=True, tag="stop"):
+class StopEntry(Struct, frozen=True, tag="stop", omit_defaults=True):
     """Stop executions: `kill` also ends what runs. Owed rows of their runs become `skipped: stopped`."""
 
     execution_ids: tuple[str, ...]
     run_ids: tuple[str, ...]
     kill: bool
     call: str = ""
+    once: Once | None = None
 
 
-class Pause(Struct, frozen=True, tag="pause"):
+class Pause(Struct, frozen=True, tag="pause", omit_defaults=True):
     """Scheduling stops (or goes on) at a wall instant, on the whole cluster."""
 
     paused: bool
     wall_us: int
     call: str = ""
+    once: Once | None = None
 
 
-class Prune(Struct, frozen=True, tag="prune"):
+class Prune(Struct, frozen=True, tag="prune", omit_defaults=True):
     """Forget all but the newest final executions of one job, and older ones than an instant; `clear` also zeroes its
     counters."""
 
@@ -214,16 +229,19 @@ class Prune(Struct, frozen=True, tag="prune"):
     before_wall_us: int = 0
     clear: bool = False
     call: str = ""
+    once: Once | None = None
 
 
-class TokenPut(Struct, frozen=True, tag="token_put"):
+class TokenPut(Struct, frozen=True, tag="token_put", omit_defaults=True):
     token: Token
     call: str = ""
+    once: Once | None = None
 
 
-class TokenRevoke(Struct, frozen=True, tag="token_revoke"):
+class TokenRevoke(Struct, frozen=True, tag="token_revoke", omit_defaults=True):
     id: str
     call: str = ""
+    once: Once | None = None
 
 
 class ClockStep(Struct, frozen=True, tag="clock_step"):
@@ -259,6 +277,9 @@ Entry = (
     | TokenRevoke
     | ClockStep
 )
+
+Repeatable = MemberPut | JobPut | JobDelete | Intents | Queued | StopEntry | Pause | Prune | TokenPut | TokenRevoke
+"""Entries that answer a call."""
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)

@@ -93,6 +93,17 @@ class OwedRow(Struct, frozen=True, array_like=True):
     """JSON of the extra environment, "" when none."""
 
 
+class CallRow(Struct, frozen=True, array_like=True):
+    """What a call was answered with that may be repeated, for ten minutes after its entry. `answer` is JSON."""
+
+    key: str
+    entry_index: int
+    cluster_us: int
+    kind: str
+    """Which answer: job, stop, paused, member, token."""
+    answer: str
+
+
 class MemberRow(Struct, frozen=True):
     """A member of the roster."""
 
@@ -136,11 +147,12 @@ class MarkRow(Struct, frozen=True):
     term: int
 
 
-Table = Literal["jobs", "job_states", "executions", "owed", "members", "tokens", "seen", "specs", "meta"]
+Table = Literal["jobs", "job_states", "executions", "owed", "members", "tokens", "calls", "seen", "specs", "meta"]
 
 
 class Drop(Struct, frozen=True):
-    """Remove the rows with these keys. Keys: jobs (uid, revision), owed/seen/specs/meta text, executions text id."""
+    """Remove the rows with these keys. Keys: jobs (uid, revision), owed, calls, seen, specs and meta text,
+    executions text id."""
 
     table: Table
     keys: tuple[str | int | tuple[int, int], ...]
@@ -164,6 +176,7 @@ Row = (
     | JobStateRow
     | ExecutionRow
     | OwedRow
+    | CallRow
     | MemberRow
     | TokenRow
     | SeenRow
@@ -187,6 +200,7 @@ class Loaded(Struct, kw_only=True):
     owed: list[OwedRow]
     members: list[Member]
     tokens: list[Token]
+    calls: list[CallRow]
     seen: list[SeenRow]
     specs: list[SpecRow]
     mark: MarkRow

@@ -266,7 +266,7 @@ class Agent:
             case events.Woke():
                 self._woke(turn)
             case events.Proposed():
-                self._propose(Call(event.call_id, event.command), turn)
+                self._propose(Call(event.call_id, event.command, event.key), turn)
             case events.Persisted():
                 self.ledger.persisted(event.n)
             case events.MessageReceived():

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.commands import JobAnswer, StopAnswer
+from meshcron.core.answers import first_answer, forget_answers, keep_answer, outcome_of
 from meshcron.core.state import JobState, State, job_row
 from meshcron.core.voter import Committed
 from meshcron.entries import UNCHANGED, Intent
@@ -72,12 +73,23 @@ class Catalog:
         """Fold one committed entry into the state. Returns what changed and the rows to write."""
         self._rows, self._applied, self._index = [], Applied(), committed.index
         try:
-            self._applied.outcome = self._fold(committed.entry)
+            self._applied.outcome = self._answered(committed.entry)
         except MeshcronError as refused:
             self._applied.outcome = refused
         self.state.applied = committed.index, committed.term, committed.crc
         self._rows.append(MetaRow("applied", f"{committed.index} {committed.term} {committed.crc}"))
         return self._applied, self._rows
+
+    def _answered(self, entry: entries.Entry) -> object:
+        """What the entry's call is answered with; a repeated one changes nothing."""
+        once = entry.once if isinstance(entry, entries.Repeatable) else None
+        if once is None:
+            return self._fold(entry)
+        if known := first_answer(self.state, once):
+            return outcome_of(known)
+        outcome = self._fold(entry)
+        self._rows += keep_answer(self.state, once, self._index, outcome)
+        return outcome
 
     def _fold(self, entry: entries.Entry) -> object:  # noqa: C901, PLR0912 - one arm a kind of entry
         if self.state.dissolved:
@@ -135,6 +147,7 @@ class Catalog:
     def _clock(self, cluster_us: int, wall_us: int, offset_us: int) -> object:
         self.state.clock = max(cluster_us, self.state.clock[0]), wall_us, offset_us, self.state.epoch
         self._write_clock()
+        self._rows += forget_answers(self.state, self.state.clock[0])
         return None
 
     def _write_clock(self) -> None:

@@ -15,10 +15,12 @@ class Woke(Struct, frozen=True):
 
 
 class Proposed(Struct, frozen=True):
-    """Somebody asks for a change; answered by the effect Answer with the same `call_id` (random, from the shell)."""
+    """Somebody asks for a change; answered by the effect Answer with the same `call_id` (random, from the shell).
+    `key`: the same within ten minutes is the same call, and gets the first answer; "" = a call of its own."""
 
     call_id: str
     command: Command
+    key: str = ""
 
 
 class Persisted(Struct, frozen=True):

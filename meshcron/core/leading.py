@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from meshcron import commands, entries
+from meshcron.core.answers import first_answer, outcome_of
 from meshcron.core.catalog import Applied, DecideAgain
 from meshcron.core.clocks import ClusterClock, agreed_wall_us
 from meshcron.core.dispatch import Dispatch
@@ -82,6 +83,7 @@ class Call(Struct):
 
     call_id: str
     command: commands.Command
+    key: str = ""
     asked_boot_us: int = 0
 
 
@@ -419,12 +421,16 @@ class Leading:
             turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
             return
         call.asked_boot_us = call.asked_boot_us or turn.now.boot_us
+        once = entries.Once(call.key, self._clock.cluster_us(turn.now)) if call.key else None
+        if once is not None and (known := first_answer(self._state, once)):
+            self._say(call, outcome_of(known), turn)
+            return
         if self._proposals.undecided_tick(call.command, turn.now):
             self._take_up_again(call, turn)
             return
         index = 0
         try:
-            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id):
+            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id, once):
                 index = self._ledger.propose(entry, turn)
         except MeshcronError as refused:
             turn.after_writes(Answer(call.call_id, refused))
@@ -450,10 +456,15 @@ class Leading:
         if isinstance(outcome, DecideAgain):
             self._take_up_again(call, turn)
             return
+        self._say(call, outcome, turn)
+
+    def _say(self, call: Call, outcome: object, turn: Turn) -> None:
+        """The answer, and the run that a put may have asked for: repeated, too, for a leader may have died between."""
         turn.after_writes(Answer(call.call_id, outcome))
         put = call.command
         if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
-            self.propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name)), turn)
+            key = f"{call.key}+run" if call.key else ""
+            self.propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name), key), turn)
 
     # what an applied entry asks of the leader
 

@@ -27,11 +27,17 @@ class Proposals:
         self._clock = clock
         self._scheduler = scheduler
 
-    def entries_for(self, command: commands.Command, now: Instant, call: str) -> list[Entry]:
-        """The entries to append; the last one answers the call.
+    def entries_for(
+        self, command: commands.Command, now: Instant, call: str, once: entries.Once | None = None
+    ) -> list[Entry]:
+        """The entries to append; the last one answers the call, once.
 
         Raises InvalidRequest, UnknownJob, UnknownExecution, PreconditionFailed, Conflict.
         """
+        *before, last = self._entries_for(command, now, call)
+        return [*before, replace(last, once=once) if once else last]
+
+    def _entries_for(self, command: commands.Command, now: Instant, call: str) -> list[Entry]:
         match command:
             case commands.PutJob():
                 return self._put_job(command, now, call)

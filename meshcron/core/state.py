@@ -11,7 +11,7 @@ import msgspec
 
 from meshcron.commands import JobView
 from meshcron.model import Execution, Job, Member, Status, Token
-from meshcron.rows import JobRow, JobStateRow, Loaded, OwedRow
+from meshcron.rows import CallRow, JobRow, JobStateRow, Loaded, OwedRow
 
 _job_encoder = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
@@ -95,6 +95,9 @@ class State:
         self.dissolved = ""
         """The cluster this one dissolved into."""
         self.token_map: dict[str, Token] = {}
+        self.calls: dict[str, CallRow] = {}
+        """First answers to calls that may be repeated, in the order of their entries (answers.py)."""
+        self.call_bytes = 0
 
     @property
     def epoch(self) -> int:
@@ -117,6 +120,8 @@ class State:
             state.add_owed(owed)
         state.members = {member.number: member for member in loaded.members}
         state.token_map = {token.id: token for token in loaded.tokens}
+        for call in sorted(loaded.calls, key=lambda row: row.entry_index):
+            state.add_call(call)
         return state
 
     def take(self, loaded: Loaded) -> None:
@@ -177,7 +182,7 @@ class State:
         else:
             self.add_job(loaded)
 
-    # small changes that keep the indexes true; called by catalog.py
+    # small changes that keep the indexes true; called by catalog.py and answers.py
 
     def add_job(self, state: JobState) -> None:
         """A job becomes visible, or its definition changes."""
@@ -228,6 +233,15 @@ class State:
             self.retrying_runs[row.run_id] -= 1
             if not self.retrying_runs[row.run_id]:
                 del self.retrying_runs[row.run_id]
+
+    def add_call(self, row: CallRow) -> None:
+        """A call is answered, and may be repeated."""
+        self.calls[row.key] = row
+        self.call_bytes += len(row.answer)
+
+    def remove_call(self, key: str) -> None:
+        """Its answer is forgotten."""
+        self.call_bytes -= len(self.calls.pop(key).answer)
 
     def is_busy(self, state: JobState) -> bool:
         """Whether a run of a job is not over: something is open, or a retry is owed."""

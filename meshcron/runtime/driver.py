@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
@@ -18,13 +18,10 @@ from meshcron.core import effects
 from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event, HelloHeard, MessageReceived, Persisted, Proposed, Woke
-from meshcron.errors import NoLeader, NotLeader
+from meshcron.errors import NoLeader
 from meshcron.messages import GateMessage, Hello, Message
 from meshcron.model import Instant, Launch
 from meshcron.rows import Row
-
-IDEMPOTENT_US = 600_000_000
-"""How long a repeated call with the same key gets the first answer (PROTOCOL 6: 10 min)."""
 
 ENDING = "this agent is ending; ask another one"
 
@@ -87,7 +84,6 @@ class Driver:
         self._durable = 0
         self._held: deque[Effect] = deque()
         self._answers: dict[str, asyncio.Future[object]] = {}
-        self._keyed: OrderedDict[str, tuple[int, asyncio.Future[object]]] = OrderedDict()
         self._closed = False
 
     def start(self) -> None:
@@ -126,27 +122,14 @@ class Driver:
 
     async def propose(self, command: Command, key: str = "") -> object:
         """Ask for a change; returns the outcome, which may be one of our errors. The same `key` within ten minutes gets
-        the first answer."""
-        if key and (known := self._known(key)):
-            return await asyncio.shield(known)
+        the first answer, whichever agent leads by then."""
         if self._closed:
             return NoLeader(ENDING)
         call_id = secrets.token_hex(8)
         answer: asyncio.Future[object] = self._loop.create_future()
         self._answers[call_id] = answer
-        if key:
-            self._keyed[key] = self._now().boot_us, answer
-        self.handle(Proposed(call_id, command))
+        self.handle(Proposed(call_id, command, key))
         return await asyncio.shield(answer)
-
-    def _known(self, key: str) -> asyncio.Future[object] | None:
-        oldest = self._now().boot_us - IDEMPOTENT_US
-        while self._keyed and next(iter(self._keyed.values()))[0] < oldest:
-            self._keyed.popitem(last=False)
-        found = self._keyed.get(key)
-        if found is None or _stored_nothing(found[1]):
-            return None
-        return found[1]
 
     # the loop
 
@@ -238,8 +221,3 @@ class Driver:
         answer = self._answers.pop(effect.call_id, None)
         if answer is not None and not answer.done():
             answer.set_result(effect.outcome)
-
-
-def _stored_nothing(answer: asyncio.Future[object]) -> bool:
-    """For want of a leader: the same key may be tried again."""
-    return answer.done() and (answer.cancelled() or isinstance(answer.result(), NoLeader | NotLeader))

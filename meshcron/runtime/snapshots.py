@@ -14,6 +14,7 @@ from meshcron.core.events import Event, SnapshotArrived, SnapshotSent
 from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
 from meshcron.rows import (
     BallotRow,
+    CallRow,
     ExecutionRow,
     JobRow,
     JobStateRow,
@@ -202,6 +203,7 @@ def catalog_of(found: list[KeyedRow]) -> Loaded:
         owed=[row for row in found if isinstance(row, OwedRow)],
         members=[row.member for row in found if isinstance(row, MemberRow)],
         tokens=[row.token for row in found if isinstance(row, TokenRow)],
+        calls=[row for row in found if isinstance(row, CallRow)],
         seen=[],
         specs=[],
         mark=MarkRow(0, 0, 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-VERSION = 3
+VERSION = 4
 """Of schema.sql, in PRAGMA user_version."""
 
 
@@ -31,7 +31,15 @@ def _member_keys(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)", old)
 
 
-STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys}
+def _calls(connection: sqlite3.Connection) -> None:
+    """3 -> 4: answers to calls that may be repeated are kept."""
+    connection.execute(
+        "CREATE TABLE calls ( key TEXT PRIMARY KEY, entry_index INTEGER NOT NULL, cluster_us INTEGER NOT NULL, "
+        "kind TEXT NOT NULL, answer TEXT NOT NULL )"
+    )
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys, 3: _calls}
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
--- Version 2 of the database. Times are integers in microseconds; booleans are 0 and 1.
+-- Version 4 of the database. Times are integers in microseconds; booleans are 0 and 1.
 
 -- This agent's own: never part of a snapshot.
 CREATE TABLE ballot (id INTEGER PRIMARY KEY, term INTEGER NOT NULL, voted_for TEXT NOT NULL);
@@ -38,6 +38,10 @@ CREATE TABLE members (
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, sha256 TEXT NOT NULL, created_wall_us INTEGER NOT NULL,
     expires_wall_us INTEGER NOT NULL, node_id TEXT NOT NULL
+);
+CREATE TABLE calls (
+    key TEXT PRIMARY KEY, entry_index INTEGER NOT NULL, cluster_us INTEGER NOT NULL, kind TEXT NOT NULL,
+    answer TEXT NOT NULL
 );
 CREATE TABLE executions (
     id TEXT PRIMARY KEY, uid INTEGER NOT NULL, run_id TEXT NOT NULL, idx INTEGER NOT NULL, revision INTEGER NOT NULL,

@@ -12,6 +12,7 @@ from msgspec.structs import astuple
 from meshcron.model import Execution, Member, Token
 from meshcron.rows import (
     BallotRow,
+    CallRow,
     ExecutionRow,
     JobRow,
     JobStateRow,
@@ -34,6 +35,7 @@ KeyedRow: TypeAlias = (
     | JobStateRow
     | ExecutionRow
     | OwedRow
+    | CallRow
     | MemberRow
     | TokenRow
     | SeenRow
@@ -140,6 +142,7 @@ SHAPES: dict[type[KeyedRow], Shape] = {
         _executions,
     ),
     OwedRow: _flat("owed", OwedRow, 1),
+    CallRow: _flat("calls", CallRow, 1),
     MemberRow: Shape(
         "members",
         Member.__struct_fields__,
@@ -162,5 +165,5 @@ SHAPES: dict[type[KeyedRow], Shape] = {
 
 BY_TABLE: dict[str, Shape] = {shape.table: shape for shape in SHAPES.values()}
 
-CATALOG: tuple[str, ...] = ("meta", "jobs", "job_states", "executions", "owed", "members", "tokens")
+CATALOG: tuple[str, ...] = ("meta", "jobs", "job_states", "executions", "owed", "members", "tokens", "calls")
 """The tables that are a function of the log: what a snapshot holds, in the order in which it holds them."""

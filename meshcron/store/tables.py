@@ -54,6 +54,7 @@ class Tables:
             owed=self._all("owed"),
             members=[row.member for row in self._all("members")],
             tokens=[row.token for row in self._all("tokens")],
+            calls=self._all("calls"),
             seen=self._all("seen"),
             specs=self._all("specs"),
             mark=mark[0] if mark else MarkRow(0, 0, 0),

@@ -51,6 +51,7 @@ def loaded(count: int) -> Loaded:
         owed=[],
         members=[],
         tokens=[],
+        calls=[],
         seen=[],
         specs=[],
         mark=MarkRow(0, 0, 0),

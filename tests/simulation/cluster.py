@@ -569,6 +569,7 @@ class Cluster:
                 owed=loaded.owed,
                 members=loaded.members,
                 tokens=loaded.tokens,
+                calls=loaded.calls,
                 seen=[],
                 specs=[],
                 mark=MarkRow(0, 0, 0),
@@ -599,13 +600,13 @@ class Cluster:
 
     # people
 
-    def ask(self, command: commands.Command, call_id: str = "") -> str:
+    def ask(self, command: commands.Command, call_id: str = "", key: str = "") -> str:
         """Ask the leader, where there is one. Returns the call's id."""
         self._order += 1
         call_id = call_id or f"call-{self._order}"
         leader = self.leader()
         if leader is not None:
-            leader.give(events.Proposed(call_id, command))
+            leader.give(events.Proposed(call_id, command, key))
         return call_id
 
     # invariants

@@ -150,6 +150,7 @@ def check(world: Cluster) -> None:
         assert ours.applied == reference.applied, f"{host.name} lags\n{world.describe()}"
         assert ours.jobs == reference.jobs, f"5: the jobs of {host.name} differ"
         assert ours.owed == reference.owed
+        assert list(ours.calls.items()) == list(reference.calls.items())
         assert ours.open == reference.open
         assert ours.members == reference.members
         loaded = State.load(host.disk.load())

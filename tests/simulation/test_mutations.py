@@ -133,6 +133,15 @@ MUTATIONS = (
         "overlap under forbid",
     ),
     Mutation(
+        "a repeated call gets the first answer",
+        catalog.Catalog,
+        "_answered",
+        "self._rows += keep_answer(self.state, once, self._index, outcome)",
+        "pass",
+        scripts.test_a_call_whose_answer_is_lost_with_the_leader_is_done_once,
+        "a repeated call ran twice",
+    ),
+    Mutation(
         "a start is durable",
         runner.Runner,
         "__init__",

@@ -119,6 +119,7 @@ def at_end(world: Cluster, *, restart: bool = True) -> None:
             assert theirs.applied[0] >= state.applied[0] - 5, f"{host.name} lags\n{world.describe()}"
             if theirs.applied == state.applied:
                 same = (theirs.jobs, theirs.open, theirs.owed) == (state.jobs, state.open, state.owed)
+                same = same and list(theirs.calls.items()) == list(state.calls.items())
                 assert same, f"5: the state of {host.name} differs"
 
 
@@ -452,6 +453,31 @@ def test_two_people_run_a_job_in_the_same_instant() -> None:
     assert isinstance(first, commands.JobAnswer)
     assert isinstance(second, Conflict)
     assert len(world.starts) == 1
+    at_end(world)
+
+
+def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
+    """Committed, and the leader dies before it answers: repeated by way of another agent it gets the first answer."""
+    world = grown(60)
+    uid = put(world, "once", "@every 1h", tags={"role": "web:1"})
+    old = led(world)
+    first = world.ask(commands.RunJob("once"), key="key")
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if host is old and host.agent is not None and isinstance(effect, effects.Answer):
+            host.crash()
+        return host is old and host.agent is None
+
+    world.tap = tap
+    assert world.run_until(lambda: old.agent is None, 5)
+    world.tap = None
+    assert first not in world.answers
+    again = world.ask(commands.RunJob("once"), key="key") if led(world) is not old else ""
+    assert world.run_until(lambda: again in world.answers, 5)
+    answer = world.answers[again]
+    assert isinstance(answer, commands.JobAnswer), answer
+    world.run_for(3)
+    assert [one.run_id for one in runs_of(world, uid)] == [answer.run_id], "a repeated call ran twice"
     at_end(world)
 
 

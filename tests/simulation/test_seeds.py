@@ -81,6 +81,7 @@ def check(world: World) -> None:
     loaded = State.load(world.disk.load())
     assert loaded.jobs == world.agent.state.jobs, "5: the rows on disk are not the state in memory"
     assert loaded.owed == world.agent.state.owed
+    assert loaded.calls == world.agent.state.calls
     assert set(loaded.open) == set(world.agent.state.open)
 
 

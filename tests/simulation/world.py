@@ -73,6 +73,8 @@ class Disk:
                 self.executions[row.execution.id] = row.execution
             case rows.OwedRow():
                 self.tables["owed"][row.key] = row
+            case rows.CallRow():
+                self.tables["calls"][row.key] = row
             case rows.MemberRow():
                 self.tables["members"][row.member.node_id] = row
             case rows.TokenRow():
@@ -101,7 +103,7 @@ class Disk:
         self.last_index = snapshot.index
         catalog = snapshot.catalog
         self.write(tuple(rows.MetaRow(key, value) for key, value in catalog.meta.items()))
-        self.write((*catalog.jobs, *catalog.job_states, *catalog.owed))
+        self.write((*catalog.jobs, *catalog.job_states, *catalog.owed, *catalog.calls))
         self.write(tuple(rows.MemberRow(member) for member in catalog.members))
         self.write(tuple(rows.TokenRow(token) for token in catalog.tokens))
 
@@ -141,6 +143,7 @@ class Disk:
             owed=table("owed"),  # type: ignore[arg-type]
             members=[row.member for row in table("members") if isinstance(row, rows.MemberRow)],
             tokens=[row.token for row in table("tokens") if isinstance(row, rows.TokenRow)],
+            calls=table("calls"),  # type: ignore[arg-type]
             seen=table("seen"),  # type: ignore[arg-type]
             specs=table("specs"),  # type: ignore[arg-type]
             mark=self.mark,

@@ -15,6 +15,7 @@ import pytest
 from tests.checker import SECOND_US
 from tests.integration.agent.real_agent import wait_for
 from tests.integration.mesh.real_cluster import RealCluster, Watch
+from tests.unit.api.api_client import Client
 
 FAIL_OVER_SECONDS = 3.0
 """The goal is 0.6 s after a kill and 1.3 s after a stop (DESIGN.md, Speed); a busy machine takes its time."""
@@ -210,3 +211,25 @@ def test_50_a_mix_of_faults(cluster: RealCluster, watch: Watch) -> None:
     """For as long as MESHCRON_SOAK_SECONDS says; MESHCRON_SEED replays the choices."""
     seconds = float(os.environ.get("MESHCRON_SOAK_SECONDS", "3600"))
     mix_story(cluster, watch, seconds, seed=int(os.environ.get("MESHCRON_SEED", "4")))
+
+
+def test_a_write_repeated_after_the_leader_was_killed_is_answered_as_the_first_time(cluster: RealCluster) -> None:
+    """Kill -9 in place of an answer: who repeats his request with the same key, at another agent, gets the answer that
+    he missed, and it has run once."""
+    leader, (one, other) = cluster.leader, cluster.followers
+    secret = one.call("POST", "/v1/tokens", {"name": "repeats", "role": "editor"})["token"]
+    job = {"name": "repeated", "schedule": "@manually", "command": "true", "tags": {"role": "web:1"}}
+    key = {"Idempotency-Key": "once"}
+    made = Client(one.client.port, secret)("POST", "/v1/jobs", job, key)
+    ran = Client(one.client.port, secret)("POST", "/v1/jobs/repeated", None, key)
+    assert (made.status, ran.status) == (201, 200)
+    leader.kill()
+    until_another_leads(cluster, leader.name)
+    again = Client(other.client.port, secret)
+    assert again("POST", "/v1/jobs", job, key).json == made.json
+    repeated = again("POST", "/v1/jobs/repeated", None, key)
+    assert (repeated.headers["X-Meshcron-Run"], repeated.json) == (ran.headers["X-Meshcron-Run"], ran.json)
+    cluster.heal()
+    assert len(cluster.leader.executions("repeated")) == 1
+    assert cluster.leader.client("GET", "/v1/jobs/repeated").headers["ETag"] == made.headers["ETag"]
+    cluster.leader.call("DELETE", "/v1/jobs/repeated")

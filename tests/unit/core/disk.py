@@ -99,6 +99,7 @@ class Disk:
             owed=table("owed"),
             members=[row.member for row in table("members")],
             tokens=[row.token for row in table("tokens")],
+            calls=table("calls"),
             seen=table("seen"),
             specs=table("specs"),
             mark=self.tables["mark"].get(1, MarkRow(0, 0, 0)),

@@ -225,11 +225,11 @@ class Lab:
 
     # people
 
-    def ask(self, command: commands.Command) -> Any:
+    def ask(self, command: commands.Command, key: str = "") -> Any:
         """The outcome of a call, None while it has none. `last_call` names it."""
         self.last_call = f"call-{len(self.asked)}"
         self.asked[self.last_call] = command
-        self.give(events.Proposed(self.last_call, command))
+        self.give(events.Proposed(self.last_call, command, key))
         return self.answers.get(self.last_call)
 
     def put(self, name: str = "job", schedule: str = "* * * * * *", **fields: Any) -> commands.JobAnswer:

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from meshcron import commands, entries
-from meshcron.core import effects, events
 from meshcron.errors import NoLeader
 from meshcron.messages import Ack, Fence, Run, RunAck, StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job
@@ -220,21 +219,6 @@ def test_manual_runs_leave_nothing_behind_in_the_scheduler() -> None:
     lab.advance(400)
     assert lab.agent._leading is not None
     assert len(lab.agent._leading._scheduler._heap) <= 10
-
-
-def test_a_key_whose_call_stored_nothing_may_be_tried_again() -> None:
-    async def tell(world: World) -> None:
-        world.driver.start()
-        world.core.says = lambda event: (
-            [effects.Answer(event.call_id, NoLeader("starting"))] if isinstance(event, events.Proposed) else []
-        )
-        assert isinstance(await world.driver.propose(commands.RunJob("job"), "key"), NoLeader)
-        world.core.says = lambda event: (
-            [effects.Answer(event.call_id, "done")] if isinstance(event, events.Proposed) else []
-        )
-        assert await world.driver.propose(commands.RunJob("job"), "key") == "done"
-
-    story(tell)
 
 
 def test_a_call_after_close_ends() -> None:

@@ -1,15 +1,12 @@
-"""Calls to the core: each is answered once, and a repeated one with the first answer."""
+"""Calls to the core: each is answered once."""
 
 from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from meshcron import commands
 from meshcron.core import effects, events
-from meshcron.errors import NoLeader, NotLeader, UnknownJob
-from meshcron.runtime.driver import IDEMPOTENT_US
+from meshcron.errors import NoLeader, UnknownJob
 from tests.unit.runtime.scripted import World, story
 
 RUN = commands.RunJob("job")
@@ -50,51 +47,15 @@ def test_calls_without_a_key_are_calls_of_their_own() -> None:
     story(tell)
 
 
-def test_a_repeated_call_gets_the_first_answer() -> None:
-    """Within ten minutes, by its key; also while the first is still on its way (PROTOCOL 6)."""
+def test_the_key_of_a_call_reaches_the_core() -> None:
+    """Whether it is a repeated one stands in the log; here nothing is remembered."""
 
     async def tell(world: World) -> None:
         world.driver.start()
-        calls = [asyncio.ensure_future(world.driver.propose(RUN, "key")) for _ in range(3)]
-        await asyncio.sleep(0)
-        (proposed,) = world.core.heard
-        assert isinstance(proposed, events.Proposed)
-        world.core.says = lambda event: [effects.Answer(proposed.call_id, "first")]
-        world.driver.handle(events.Woke())
-        assert await asyncio.gather(*calls) == ["first"] * 3
-        world.boot_us += IDEMPOTENT_US - 1
-        assert await world.driver.propose(RUN, "key") == "first"
-
-    story(tell)
-
-
-def test_after_ten_minutes_a_key_is_a_new_call() -> None:
-    """And other keys are other calls all the time."""
-
-    async def tell(world: World) -> None:
-        world.driver.start()
-        answers(world)
-        await world.driver.propose(RUN, "key")
-        await world.driver.propose(RUN, "another")
-        world.boot_us += IDEMPOTENT_US + 1
-        await world.driver.propose(RUN, "key")
-        assert len(world.core.heard) == 3
-
-    story(tell)
-
-
-@pytest.mark.parametrize("refusal", [NoLeader("starting"), NotLeader("another one leads")])
-def test_a_call_that_stored_nothing_may_be_repeated(refusal: Exception) -> None:
-    """After a 503 the same key is tried anew: there is no first answer to repeat."""
-
-    async def tell(world: World) -> None:
-        world.driver.start()
-        answers(world, refusal)
-        assert await world.driver.propose(RUN, "key") is refusal
         answers(world, "done")
-        assert await world.driver.propose(RUN, "key") == "done"
-        answers(world, "twice")
-        assert await world.driver.propose(RUN, "key") == "done"
+        for key in ("", "key", "key"):
+            assert await world.driver.propose(RUN, key) == "done"
+        assert [event.key for event in world.core.heard if isinstance(event, events.Proposed)] == ["", "key", "key"]
 
     story(tell)
 
@@ -110,42 +71,21 @@ def test_a_call_after_the_end_is_refused() -> None:
     story(tell)
 
 
-def test_who_stops_waiting_stops_nobody_else() -> None:
-    """A client that hangs up leaves the call, and whoever repeats it, alone."""
+def test_who_hangs_up_leaves_his_call_alone() -> None:
+    """It is in the core's hands: its answer finds nobody, and that is all."""
 
     async def tell(world: World) -> None:
         world.driver.start()
-        first = asyncio.ensure_future(world.driver.propose(RUN, "key"))
+        first = asyncio.ensure_future(world.driver.propose(RUN))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
-        again = asyncio.ensure_future(world.driver.propose(RUN, "key"))
-        await asyncio.sleep(0)
         (proposed,) = world.core.heard
         assert isinstance(proposed, events.Proposed)
         world.core.says = lambda event: [effects.Answer(proposed.call_id, "done")]
         world.driver.handle(events.Woke())
-        assert await again == "done"
-
-    story(tell)
-
-
-def test_who_repeats_a_call_and_hangs_up_stops_nobody_either() -> None:
-    """The first caller still gets its answer."""
-
-    async def tell(world: World) -> None:
-        world.driver.start()
-        first = asyncio.ensure_future(world.driver.propose(RUN, "key"))
-        await asyncio.sleep(0)
-        again = asyncio.ensure_future(world.driver.propose(RUN, "key"))
-        await asyncio.sleep(0)
-        again.cancel()
-        await asyncio.sleep(0)
-        (proposed,) = world.core.heard
-        assert isinstance(proposed, events.Proposed)
-        world.core.says = lambda event: [effects.Answer(proposed.call_id, "done")]
-        world.driver.handle(events.Woke())
-        assert await first == "done"
+        answers(world, "more")
+        assert await world.driver.propose(RUN) == "more"
 
     story(tell)
 

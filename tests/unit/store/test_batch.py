@@ -13,6 +13,7 @@ from meshcron.chain import chain
 from meshcron.model import Execution, Member, Status, Token
 from meshcron.rows import (
     BallotRow,
+    CallRow,
     Drop,
     DropHistory,
     ExecutionRow,
@@ -77,6 +78,7 @@ PUTS: st.SearchStrategy[Row] = st.one_of(
     st.builds(JobRow, SMALL, SMALL, TEXT, TEXT, st.booleans(), st.booleans(), SMALL),
     st.builds(JobStateRow, SMALL, SMALL, SMALL, SMALL, SMALL, SMALL, SMALL, SMALL, TEXT, SMALL),
     st.builds(lambda key, text: OwedRow(key, 1, "retry", "r", 1, "retry", 1, 2, "n", text), names("o"), TEXT),
+    st.builds(lambda key, n, text: CallRow(key, n, n, "job", text), names("c"), SMALL, TEXT),
     st.builds(lambda key, n: MemberRow(Member(node_id=key, name="m", number=n, voter=n > 1)), names("m"), SMALL),
     st.builds(
         lambda key, n: TokenRow(Token(id=key, name="t", role="admin", sha256="s", created_wall_us=n)), names("t"), SMALL
@@ -90,6 +92,7 @@ DROPS: st.SearchStrategy[Row] = st.one_of(
     st.builds(lambda keys: Drop("job_states", tuple(keys)), st.lists(SMALL)),
     st.builds(lambda keys: Drop("meta", tuple(keys)), st.lists(names("k"))),
     st.builds(lambda keys: Drop("owed", tuple(keys)), st.lists(names("o"))),
+    st.builds(lambda keys: Drop("calls", tuple(keys)), st.lists(names("c"))),
     st.builds(lambda keys: Drop("seen", tuple(keys)), st.lists(names("s"))),
     st.builds(DropHistory, st.integers(1, 2), st.integers(0, 3), st.integers(0, 9)),
 )

@@ -16,6 +16,11 @@ from meshcron.store.queries import schema
 VERSION_1 = (
     schema()
     .replace(
+        "CREATE TABLE calls (\n    key TEXT PRIMARY KEY, entry_index INTEGER NOT NULL, cluster_us INTEGER NOT NULL, "
+        "kind TEXT NOT NULL,\n    answer TEXT NOT NULL\n);",
+        "",
+    )
+    .replace(
         "CREATE TABLE log_base (id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL, crc INTEGER);", ""
     )
     .replace(
@@ -53,6 +58,7 @@ def test_a_database_of_version_1_is_opened(tmp_path: Path, build: Any, cut: int,
         assert (read_log(database.reader), read_base(database.reader)) == (rows, base)
         assert database.reader.execute("SELECT value FROM meta").fetchall() == [("7",)]
         assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1, 0)]
+        assert database.reader.execute("SELECT * FROM calls").fetchall() == []
         fresh = sqlite3.connect(":memory:")
         fresh.executescript(schema())
         assert structure(database.reader) == structure(fresh)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from meshcron.model import Member, Token
 from meshcron.rows import (
     BallotRow,
+    CallRow,
     JobRow,
     JobStateRow,
     Loaded,
@@ -47,6 +48,7 @@ def fill(agent: Any, build: Any) -> None:
         *[JobStateRow(n, 1, 2, 3, 4, 5, 6, 7, "success", 8) for n in range(50)],
         *[build.execution(n, env={"A": "b"}, exit_code=0, output_tail="ü\0\n" * 50) for n in range(1, 400)],
         OwedRow("o", 1, "retry", "r", 1, "retry", 1, 2, "n", ""),
+        CallRow("key", 7, 1, "paused", "true"),
         MemberRow(Member(node_id="n", name="m", number=1)),
         TokenRow(Token(id="t", name="t", role="admin", sha256="s", created_wall_us=1)),
     )
@@ -74,7 +76,7 @@ def install(agent: Any, base: LogBase, chunks: list[Chunk]) -> None:
 
 
 def catalog(loaded: Loaded) -> list[Any]:
-    return [loaded.meta, loaded.jobs, loaded.job_states, loaded.owed, loaded.members, loaded.tokens]
+    return [loaded.meta, loaded.jobs, loaded.job_states, loaded.owed, loaded.members, loaded.tokens, loaded.calls]
 
 
 def test_another_agent_takes_the_catalog_over_and_keeps_its_own(agent: Any, other: Any, build: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from meshcron.model import Execution, Member, Status, Token
 from meshcron.rows import (
+    CallRow,
     Drop,
     JobRow,
     JobStateRow,
@@ -34,14 +35,16 @@ def test_everything_is_loaded_in_key_order(agent: Any, build: Any) -> None:
     owed = [OwedRow(key, 1, "child", "r", 1, "parent", 1, 2, "n", "") for key in "ba"]
     members = [Member(node_id=node, name=node, number=n, voter=n == 1) for n, node in enumerate("ba")]
     tokens = [Token(id=key, name=key, role="viewer", sha256="s", created_wall_us=1) for key in "ba"]
+    calls = [CallRow(key, 3, 4, "paused", "true") for key in "ba"]
     seen = [SeenRow(key, "ended", 1, 2, 3, 4, 5, key == "a", "{}", "{}") for key in "ba"]
     specs = [SpecRow(key, "{}") for key in "ba"]
-    agent.write(*jobs, *states, *owed, *map(MemberRow, members), *map(TokenRow, tokens), *seen, *specs)
+    agent.write(*jobs, *states, *owed, *map(MemberRow, members), *map(TokenRow, tokens), *calls, *seen, *specs)
     agent.stop()
     loaded = agent.start().loaded
     assert loaded.jobs == jobs[::-1]
     assert loaded.job_states == states[::-1]
     assert (loaded.owed, loaded.members, loaded.tokens) == (owed[::-1], members[::-1], tokens[::-1])
+    assert loaded.calls == calls[::-1]
     assert (loaded.seen, loaded.specs) == (seen[::-1], specs[::-1])
 
 
