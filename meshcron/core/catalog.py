@@ -44,6 +44,13 @@ HOLD_DOWN_US = 300 * SECOND_US
 HOLD_DOWN_MAX_US = 3600 * SECOND_US
 
 
+PAUSES_MAX = 100
+"""So many pauses may follow each other before the ticks of the first are decided, which takes a second or two."""
+
+FAR_WALL_US = 1 << 62
+"""Later than any tick."""
+
+
 class DecideAgain(MeshcronError):
     """What the entry assumed no longer held. Nothing was stored; the leader takes the call up once more."""
 
@@ -157,6 +164,11 @@ class Catalog:
         backward = entry.to_offset_us < entry.from_offset_us
         self.state.clock = entry.cluster_us, entry.wall_us, entry.to_offset_us, self.state.epoch + backward
         self._write_clock()
+        if backward and self.state.pauses:
+            # The same wall time comes again: what was paused then is not now, but for a pause that goes on.
+            now_us = entry.cluster_us + entry.to_offset_us
+            self.state.pauses = ((min(self.state.pauses[-1][0], now_us), 0),) if self.state.paused else ()
+            self._write_pauses()
         return None
 
     def _formed(self, entry: entries.Formed) -> object:
@@ -290,16 +302,29 @@ class Catalog:
 
     def _pause(self, entry: entries.Pause) -> bool:
         if entry.paused and not self.state.paused:
-            self.state.paused, self.state.pause = True, (entry.wall_us, 0)
+            self.state.paused = True
+            self.state.pauses = (*self._undecided_pauses(), (entry.wall_us, 0))
             for execution in list(self.state.open.values()):
                 if execution.status is Status.ARMED and execution.trigger != "manual":
                     self._ask_stop(execution, kill=False)
         elif not entry.paused and self.state.paused:
-            self.state.paused, self.state.pause = False, (self.state.pause[0], entry.wall_us)
-        since, until = self.state.pause
-        self._rows.append(MetaRow("pause", f"{int(self.state.paused)} {since} {until}"))
+            self.state.paused = False
+            *before, (since, _) = self.state.pauses
+            self.state.pauses = (*before, (since, entry.wall_us))
+        self._write_pauses()
         self._applied.touched |= set(self.state.jobs)
         return self.state.paused
+
+    def _undecided_pauses(self) -> tuple[tuple[int, int], ...]:
+        """Pauses that have swallowed ticks which nobody has decided yet."""
+        if not self.state.pauses:
+            return ()
+        first = min((job.next_wall_us for job in self.state.jobs.values() if job.next_wall_us), default=FAR_WALL_US)
+        return tuple(one for one in self.state.pauses if one[1] >= first)[-PAUSES_MAX:]
+
+    def _write_pauses(self) -> None:
+        instants = " ".join(f"{since} {until}" for since, until in self.state.pauses)
+        self._rows.append(MetaRow("pause", f"{int(self.state.paused)} {instants}".rstrip()))
 
     # jobs
 

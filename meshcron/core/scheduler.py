@@ -246,9 +246,8 @@ class Scheduler:
         wall_us = self._clock.wall_us(now)
         if tick <= self._state.recovered_wall_us:
             return [self._skip(state, tick, self._state.recovered_wall_us, "recovered", lost=True)]
-        paused_from, paused_until = self._state.pause
-        if paused_from and paused_from <= tick <= paused_until:
-            return [self._skip(state, tick, min(paused_until, wall_us), "paused")]
+        if until := next((until for since, until in self._state.pauses if since <= tick <= until), 0):
+            return [self._skip(state, tick, min(until, wall_us), "paused")]
         once = self.schedule_of(state).kind == "at"  # "late by less than start_deadline: runs" (API.md, @at)
         recent_us = state.job.start_deadline_us if once else min(RECENT_US, state.job.start_deadline_us)
         if wall_us - tick > recent_us:

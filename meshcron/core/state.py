@@ -67,8 +67,9 @@ class State:
         self.clock: tuple[int, int, int, int] = (0, 0, 0, 0)
         """Cluster time, wall clock and wall offset as last committed, and the clock epoch."""
         self.paused = False
-        self.pause: tuple[int, int] = (0, 0)
-        """Wall instants of the last pause: from, until (0 while it lasts)."""
+        self.pauses: tuple[tuple[int, int], ...] = ()
+        """Wall instants of the last pause, and of those before it whose ticks are not all decided: from, until (0
+        while it lasts), oldest first."""
         self.recovered_wall_us = 0
         """Ticks up to this instant may have run before an operator's `recover`."""
         self.jobs: dict[int, JobState] = {}
@@ -153,8 +154,9 @@ class State:
             cluster_us, wall_us, offset_us, epoch = meta["clock"].split()
             self.clock = int(cluster_us), int(wall_us), int(offset_us), int(epoch)
         if "pause" in meta:
-            paused, since, until = meta["pause"].split()
-            self.paused, self.pause = paused == "1", (int(since), int(until))
+            paused, *instants = meta["pause"].split()
+            self.paused = paused == "1"
+            self.pauses = tuple(zip(map(int, instants[::2]), map(int, instants[1::2]), strict=True))
 
     def _load_job(self, row: JobRow, states: dict[int, JobStateRow]) -> None:
         job = _job_decoder.decode(row.definition)

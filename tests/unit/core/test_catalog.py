@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from meshcron import entries
 from meshcron.errors import Conflict, NotFound, UnknownJob
 from meshcron.messages import StartedItem
-from meshcron.model import Status, Token
+from meshcron.model import SECOND_US, Status, Token
 from tests.unit.core.book import Book
 from tests.unit.core.disk import TOKEN, second
 from tests.unit.core.random_log import RandomLog
@@ -105,10 +105,33 @@ def test_a_pause_remembers_from_when_and_until_when(book: Book) -> None:
     """A second pause does not move its beginning, a second end not its end."""
     book.apply(entries.Pause(True, second(1)))
     book.apply(entries.Pause(True, second(2)))
-    assert book.state.pause == (second(1), 0)
+    assert book.state.pauses == ((second(1), 0),)
     assert book.apply(entries.Pause(False, second(3))).outcome is False
     book.apply(entries.Pause(False, second(4)))
-    assert book.state.pause == (second(1), second(3))
+    assert book.state.pauses == ((second(1), second(3)),)
+
+
+def test_a_pause_is_remembered_until_its_ticks_are_decided(book: Book) -> None:
+    """Here a second one begins before that; the third finds them decided."""
+    book.put(cursor=1)
+    for paused, at in ((True, 1), (False, 3), (True, 5), (False, 8)):
+        book.apply(entries.Pause(paused, second(at)))
+    assert book.state.pauses == ((second(1), second(3)), (second(5), second(8)))
+    book.launch(4)
+    book.apply(entries.Pause(True, second(9)))
+    assert book.state.pauses == ((second(5), second(8)), (second(9), 0))
+
+
+def test_a_step_back_forgets_pauses_that_are_over(book: Book) -> None:
+    """Their wall time comes again, and is not paused then; one that goes on does so from the new time."""
+    book.put(cursor=1)
+    book.apply(entries.Pause(True, second(100)))
+    book.apply(entries.ClockStep(second(110), second(50), 0, -60 * SECOND_US))
+    assert book.state.pauses == ((second(50), 0),)
+    book.apply(entries.Pause(False, second(60)))
+    assert book.state.pauses == ((second(50), second(60)),)
+    book.apply(entries.ClockStep(second(120), second(20), -60 * SECOND_US, -100 * SECOND_US))
+    assert book.state.pauses == ()
 
 
 def test_the_end_of_a_pause_touches_every_job(book: Book) -> None:

@@ -177,6 +177,24 @@ def test_a_pause_leaves_one_record_for_its_ticks(lab: Lab) -> None:
     assert (the_range.until_wall_us, the_range.count) == (second(30), 17)
 
 
+def test_a_second_pause_right_after_the_first_keeps_both_in_mind(lab: Lab) -> None:
+    """Resumed and paused again in one instant, before a tick was decided: each tick is recorded as paused, not as
+    missed, and what fell due between later pauses is judged by itself."""
+    lab.put(schedule="*/10 * * * * *", catch_up="skip")
+    lab.ask(commands.SetPaused(True))
+    lab.advance_to(35)
+    lab.disk_answers = False
+    lab.ask(commands.SetPaused(False))
+    lab.ask(commands.SetPaused(True))
+    lab.sync()
+    lab.disk_answers = True
+    lab.advance_to(55)
+    lab.ask(commands.SetPaused(False))
+    lab.advance_to(65)
+    assert {reason for _, status, reason in lab.records() if status == "skipped"} == {"paused"}
+    assert [one.count for one in lab.executions()] == [3, 2, 1]
+
+
 def test_a_paused_cluster_stays_paused_over_a_restart(lab: Lab) -> None:
     """It is committed."""
     lab.put()
