@@ -190,6 +190,8 @@ class Queued(Struct, frozen=True, tag="queued", kw_only=True, omit_defaults=True
     kind: Literal["queued", "replace"]
     trigger: Trigger = "schedule"
     run_id: str = ""
+    owed_key: str = ""
+    """The owed row whose place it takes (a child's); it applies as nothing without that row."""
     env: dict[str, str] | None = None
     call: str = ""
     once: Once | None = None

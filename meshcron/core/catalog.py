@@ -576,6 +576,10 @@ class Catalog:
         scheduled = entry.next_wall_us != UNCHANGED
         if scheduled and not self._tick_holds(state, entry.revision, entry.epoch, entry.tick_wall_us):
             raise DecideAgain("the tick is decided")
+        if entry.owed_key and entry.owed_key not in self.state.owed:
+            raise DecideAgain("what was owed is decided")
+        if entry.owed_key:
+            self._drop_owed(entry.owed_key)
         run_id = entry.run_id or (
             f"{entry.uid}-{entry.epoch}-{entry.tick_wall_us // SECOND_US}"
             if scheduled

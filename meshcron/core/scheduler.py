@@ -45,6 +45,9 @@ SPREAD_HISTORY = 10
 INTENTS_BYTES_MAX = 200_000
 """Of one Intents entry, below the 256 KiB of an entry."""
 
+OVERLAP = "overlap: the last run is still open"
+OVERLAP_WAITING = "overlap: one run waits already"
+
 RESEAT_STEP_US = 3 * 3600 * SECOND_US
 """A fixed-time job keeps its cursor over a backward step below 3 h (PROTOCOL 7)."""
 
@@ -207,7 +210,7 @@ class Scheduler:
             return proposals
         intents: list[Intent] = []
         self._decide_reboots(now, intents, proposals)
-        self._decide_owed(now, intents)
+        self._decide_owed(now, intents, proposals)
         self._decide_ticks(now, intents, proposals)
         cut = _cut(intents)
         return proposals + [({intent.uid for intent in some}, self.intents_entry(now, some)) for some in cut]
@@ -264,8 +267,7 @@ class Scheduler:
             return [self._queue(state, tick, "queued")]
         if policy == "replace" and not self._state.has_owed("replace", state.uid):
             return [self.stop_for(state), self._queue(state, tick, "replace")]
-        reason = "overlap: the last run is still open" if policy == "forbid" else "overlap: one run waits already"
-        return [self._skip(state, tick, tick, reason)]
+        return [self._skip(state, tick, tick, OVERLAP if policy == "forbid" else OVERLAP_WAITING)]
 
     def stop_for(self, state: JobState) -> entries.StopEntry:
         """Make way for a run that replaces what a job has open: executions, and retries that wait."""
@@ -411,7 +413,7 @@ class Scheduler:
 
     # owed runs, @reboot, reseating
 
-    def _decide_owed(self, now: Instant, intents: list[Intent]) -> None:
+    def _decide_owed(self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]) -> None:
         cluster_us = self._clock.cluster_us(now)
         while self._owed_heap and self._owed_heap[0][0] <= cluster_us:
             if len(intents) >= SLICE:
@@ -426,22 +428,47 @@ class Scheduler:
             waits = not alone and state.job.concurrency != "allow"
             # `touched` puts it back: when it may run, and where the entry applied as nothing.
             self._held_owed.setdefault(row.uid, set()).add(key)
-            if waits or row.uid in self._undecided:
+            if row.uid in self._undecided or (waits and row.kind != "child"):
                 continue
-            intents.append(
-                self.build_intent(
-                    state,
-                    now,
-                    tick_wall_us=row.scheduled_wall_us,
-                    due_cluster_us=max(row.due_cluster_us, cluster_us),
-                    trigger=row.trigger,  # type: ignore[arg-type] # our own rows
-                    attempt=row.attempt,
-                    run_id=row.run_id,
-                    owed_key=key,
-                    env=json.loads(row.env) if row.env else None,
-                    retry_node=row.node_id,
-                )
-            )
+            if waits:
+                proposals += [({row.uid}, entry) for entry in self._decide_child(state, row, now, intents)]
+            else:
+                intents.append(self._owed_intent(state, row, now))
+
+    def _owed_intent(self, state: JobState, row: OwedRow, now: Instant) -> Intent:
+        return self.build_intent(
+            state,
+            now,
+            tick_wall_us=row.scheduled_wall_us,
+            due_cluster_us=max(row.due_cluster_us, self._clock.cluster_us(now)),
+            trigger=row.trigger,  # type: ignore[arg-type] # our own rows
+            attempt=row.attempt,
+            run_id=row.run_id,
+            owed_key=row.key,
+            env=json.loads(row.env) if row.env else None,
+            retry_node=row.node_id,
+        )
+
+    def _decide_child(self, state: JobState, row: OwedRow, now: Instant, intents: list[Intent]) -> list[Entry]:
+        """Its parent has ended and it still runs itself: forbid, queue and replace hold as for a tick."""
+        policy = state.job.concurrency
+        kind: Literal["queued", "replace"] = "replace" if policy == "replace" else "queued"
+        if policy == "forbid" or self._state.has_owed(kind, state.uid):
+            reason = OVERLAP if policy == "forbid" else OVERLAP_WAITING
+            intents.append(replace(self._owed_intent(state, row, now), targets=(), down=(), reason=reason))
+            return []
+        queued = entries.Queued(
+            uid=state.uid,
+            revision=state.revision,
+            epoch=state.epoch,
+            tick_wall_us=row.scheduled_wall_us,
+            next_wall_us=UNCHANGED,
+            kind=kind,
+            trigger="parent",
+            run_id=row.run_id,
+            owed_key=row.key,
+        )
+        return [self.stop_for(state), queued] if policy == "replace" else [queued]
 
     def _decide_reboots(self, now: Instant, intents: list[Intent], proposals: list[tuple[set[int], Entry]]) -> None:
         some, self._reboot = self._reboot[:SLICE], self._reboot[SLICE:]
@@ -463,7 +490,7 @@ class Scheduler:
                     run_id=run_id,
                 )
                 if not self._may_arm(state):
-                    intent = replace(intent, targets=(), down=(), reason="overlap: the last run is still open")
+                    intent = replace(intent, targets=(), down=(), reason=OVERLAP)
                 intents.append(intent)
                 continue
             if policy == "replace":

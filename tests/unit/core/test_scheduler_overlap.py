@@ -168,3 +168,34 @@ def test_a_lost_run_does_not_wedge_its_job(policy: str) -> None:
     lab.crash(seconds_down=1)
     lab.advance_to(21)
     assert lab.records() == [(10, "lost", "no trace of it"), (20, "running", "")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "first", "then"),
+    [
+        ("forbid", ["running", "skipped", "skipped"], ["success", "skipped", "skipped"]),
+        ("queue", ["running", "skipped"], ["running", "skipped", "success"]),
+        ("replace", ["running", "skipped"], ["running", "skipped", "success"]),
+        ("allow", ["running", "running", "running"], ["success", "success", "success"]),
+    ],
+)
+def test_a_child_that_still_runs_when_its_parent_ends_again(policy: str, first: list[str], then: list[str]) -> None:
+    """As a tick of its own would: one waits at most, and `replace` ends what runs (API.md, concurrency)."""
+    lab = Lab().start()
+    lab.put("parent", "@yearly")
+    lab.put("child", "@manually", parent_jobs=("parent",), concurrency=policy)
+    for _ in range(3):
+        lab.run("parent")
+        lab.advance(0.1)
+        (parent,) = [one for one in lab.executions("parent") if one.id in lab.running]
+        lab.end(parent.id)
+        lab.advance(0.2)
+    assert sorted(one.status.value for one in lab.executions("child")) == first
+    (oldest,) = {one.id for one in lab.executions("child")[:1]}
+    assert lab.signals == ([(oldest, False)] if policy == "replace" else [])
+    lab.end_all()
+    lab.advance(0.2)
+    assert sorted(one.status.value for one in lab.executions("child")) == then
+    assert {one.trigger for one in lab.executions("child")} == {"parent"}
+    overlaps = {one.reason for one in lab.executions("child") if one.status.value == "skipped"}
+    assert len(overlaps) == (0 if policy == "allow" else 1)
