@@ -217,7 +217,8 @@ class Service:
 
     async def _write(self, command: Command, key: str, kind: type[Outcome]) -> Outcome:
         try:
-            outcome = await asyncio.wait_for(self._propose(command, key), COMMIT_WAIT_SECONDS)
+            async with asyncio.timeout(COMMIT_WAIT_SECONDS):  # wait_for would make a task of each write
+                outcome = await self._propose(command, key)
         except TimeoutError:
             raise OutcomeUnknown(
                 f"not seen committed within {COMMIT_WAIT_SECONDS:g} s; it may still take effect"

@@ -33,12 +33,16 @@ Kind = Literal["cron", "every", "at", "manual", "reboot"]
 # The rarest date, a fifth Monday in February, comes every 28 years, and once after 40 (2072, 2112).
 _YEARS_BETWEEN_MATCHES_MAX: Final = 50
 
+_TEXTS_MAX: Final = 4096
+"""Texts of cron fields remembered as read, a few hundred bytes each."""
+
 # About 2 kB each. More distinct expressions than that still work; each search then builds its own, in 0.1-0.3 ms.
 _CALENDARS_MAX: Final = 4096
 
 _PREFIX: Final = re.compile(r"[ \t]*(?:CRON_TZ|TZ)=([^ \t]*)[ \t]*(.*?)[ \t]*")
 _OTHER_NICKNAMES: Final = "@every 1h, @at TIME, @manually, @reboot"
 _ODD: Final = re.compile(r"[^\t\x20-\x7e]")
+_SPREADS: Final = re.compile("[Hh~]")  # also in THU; without one of them the job's name says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,5 +298,12 @@ def _cut_word(body: Token) -> tuple[str, Token]:
 
 
 def _cron(text: str, zone: str, body: Token, name: str) -> CronSchedule:
+    return _read_cron(text, zone, body, name if _SPREADS.search(body.text) else "")
+
+
+@lru_cache(maxsize=_TEXTS_MAX)
+def _read_cron(text: str, zone: str, body: Token, name: str) -> CronSchedule:
+    """Whoever checks a job reads its schedule, and again whoever proposes it; of many jobs it is the same. A refusal
+    is not kept."""
     fields = read_fields(body.text, body.column, name=name)
     return CronSchedule(text, zone, "cron", fields.fixed_time, expression=fields.text)

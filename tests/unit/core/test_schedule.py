@@ -376,3 +376,11 @@ def test_in_words(text: str, said: str, ticks: int) -> None:
     """Every form says what it is, and as many of its next ticks as there are."""
     explained = explain(parse(text), us("2026-06-01 00:00"))
     assert (explained.words, len(explained.next_us)) == (said, ticks)
+
+
+def test_what_was_read_once_is_read_for_the_right_job() -> None:
+    """Jobs of one text share what it means, unless `H` makes it another for each name."""
+    assert parse("0 3 * * *", name="a") is parse("0 3 * * *", name="b")
+    assert parse("H H * * *", name="a") == parse("H H * * *", name="a")
+    assert parse("H H * * *", name="a") != parse("H H * * *", name="b")
+    assert parse("0 3 * * *", timezone="Europe/Berlin").timezone == "Europe/Berlin"
