@@ -328,6 +328,16 @@ class Appended(Struct, frozen=True, tag="appended", kw_only=True):
     ok: bool
     match_index: int
     sent_boot_us: int
+    last_index: int = -1
+    """Where the sender's log ends; it shows nothing durable and proves nothing but a loss. -1 = not told."""
+
+
+class Forgotten(Struct, frozen=True, tag="forgotten", kw_only=True):
+    """The leader of a term to a follower that has acknowledged `match_index` in it and whose log ends before it: it
+    has lost what was counted on, and may have lost a vote, too (PROTOCOL 2, Amnesia)."""
+
+    term: int
+    match_index: int
 
 
 class TakeOver(Struct, frozen=True, tag="take_over"):
@@ -405,6 +415,7 @@ MeshMessage = (
     | Append
     | Appended
     | TakeOver
+    | Forgotten
     | SnapshotChunk
     | SnapshotWanted
     | Call

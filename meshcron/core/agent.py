@@ -41,6 +41,11 @@ REFUSED_EVERY_US = 600 * SECOND_US
 FAREWELL_US = 3 * SECOND_US
 """The leader of a dissolved cluster stays so long, for the others to hear of it."""
 
+FORGOTTEN = (
+    "this agent's disk has lost entries that it had acknowledged: its database is set aside and it joins anew, under a "
+    "new node id; look at the disk"
+)
+
 LEDGER_MESSAGES = (
     messages.PreVote
     | messages.PreVoteReply
@@ -49,6 +54,7 @@ LEDGER_MESSAGES = (
     | messages.Append
     | messages.Appended
     | messages.TakeOver
+    | messages.Forgotten
 )
 
 
@@ -354,15 +360,21 @@ class Agent:
         if not self._settings.eligible:
             return
         heard = self.ledger.message(sender, message, turn)
+        if self.ledger.has_forgotten and not self._over:
+            turn.at_once(Alarm("amnesia", FORGOTTEN))
+            self._start_over("its log ends before what it has acknowledged", turn)
         if heard and isinstance(message, messages.Append):
             self.clock.hear(turn.now, message.cluster_us)
             if self._leading is not None:
                 self._stop_leading(turn)
 
     def _heartbeat(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
+        before = self.membership.beat_of(sender) if self.membership.is_heard(sender, turn.now.boot_us) else None
         if beat.profile.node_id != sender or not self.membership.heartbeat(beat, turn.now.boot_us):
             return
         self._learn_endpoint(sender, beat.profile.endpoint)
+        if self.leading and self._leading and (before is None or before.profile.session != beat.profile.session):
+            self._leading.heard_again(sender, turn)
         if beat.leader == sender and self.may_command(sender) and beat.fence >= self.runner.fence:
             self._leader_hint = sender
             if self._leading is None:
@@ -409,7 +421,7 @@ class Agent:
             self._judge(turn)
             self._beat(turn)
         if self._farewell_boot_us and turn.now.boot_us >= self._farewell_boot_us:
-            self._start_over(turn)
+            self._start_over(f"this cluster joins {self.state.dissolved}", turn)
 
     def _judge(self, turn: Turn) -> None:
         if self._leading is not None:
@@ -634,10 +646,10 @@ class Agent:
                 Alarm("two_clusters", "another cluster with this key has jobs of its own: back up one and rejoin it")
             )
 
-    def _start_over(self, turn: Turn) -> None:
+    def _start_over(self, why: str, turn: Turn) -> None:
         self._stop_leading(turn)
         self._over = True
-        turn.after_writes(StartOver(f"this cluster joins {self.state.dissolved}"))
+        turn.after_writes(StartOver(why))
 
     def _snapshot_arrived(self, event: events.SnapshotArrived, turn: Turn) -> None:
         """Too much of the log was gone for us: the catalog as a whole instead."""

@@ -51,6 +51,8 @@ class Pending(Struct):
     node_id: str
     delay_us: int
     stop: bool
+    due_boot_us: int
+    """When it is repeated; what else the heap says of it is void."""
 
 
 def topic_of(job: Job) -> str:
@@ -145,8 +147,11 @@ class Dispatch:
     def _expect(self, execution: Execution, *, stop: bool, turn: Turn) -> None:
         to_due_us = self._clock.boot_us(execution.due_cluster_us) - turn.now.boot_us
         delay_us = max(RESEND_MIN_US, min(RESEND_MAX_US, to_due_us // 4))
-        self._pending[execution.id, stop] = Pending(execution.id, execution.node_id, delay_us, stop)
-        heapq.heappush(self._resend, (turn.now.boot_us + delay_us, execution.id, stop))
+        self._await(Pending(execution.id, execution.node_id, delay_us, stop, turn.now.boot_us + delay_us))
+
+    def _await(self, pending: Pending) -> None:
+        self._pending[pending.execution_id, pending.stop] = pending
+        heapq.heappush(self._resend, (pending.due_boot_us, pending.execution_id, pending.stop))
 
     # messages out
 
@@ -278,22 +283,36 @@ class Dispatch:
 
     def next_wakeup(self) -> int | None:
         """On the suspend-counting clock: the next repetition."""
-        while self._resend and (self._resend[0][1], self._resend[0][2]) not in self._pending:
+        while self._resend and not self._is_awaited(self._resend[0]):
             heapq.heappop(self._resend)
         return self._resend[0][0] if self._resend else None
+
+    def _is_awaited(self, repetition: tuple[int, str, bool]) -> bool:
+        due_boot_us, execution_id, stop = repetition
+        pending = self._pending.get((execution_id, stop))
+        return pending is not None and pending.due_boot_us == due_boot_us
+
+    def heard_again(self, node_id: str, turn: Turn) -> None:
+        """An agent is back: what it has not answered is repeated now, and as often as at first."""
+        for pending in self._pending.values():
+            if pending.node_id == node_id and pending.due_boot_us > turn.now.boot_us:
+                pending.delay_us, pending.due_boot_us = RESEND_MIN_US, turn.now.boot_us
+                self._await(pending)
 
     def woke(self, turn: Turn) -> None:
         """Repeat what nobody answered, each time after twice as long."""
         orders: list[Execution] = []
         stops: list[Execution] = []
         while self._resend and self._resend[0][0] <= turn.now.boot_us and len(orders) < ORDERS_PER_MESSAGE:
-            _, execution_id, stop = heapq.heappop(self._resend)
-            pending = self._pending.get((execution_id, stop))
+            repetition = heapq.heappop(self._resend)
+            _, execution_id, stop = repetition
             execution = self._state.open.get(execution_id)
-            if pending is None or execution is None:
+            if execution is None or not self._is_awaited(repetition):
                 continue
+            pending = self._pending[execution_id, stop]
             pending.delay_us = min(RESEND_MAX_US, pending.delay_us * 2)
-            heapq.heappush(self._resend, (turn.now.boot_us + pending.delay_us, execution_id, stop))
+            pending.due_boot_us = turn.now.boot_us + pending.delay_us
+            self._await(pending)
             (stops if stop else orders).append(execution)
         self._send_orders(orders, turn, with_specs=False)
         self._send_stops(stops, turn)

@@ -74,7 +74,7 @@ class Connect(Struct, frozen=True):
 
 
 class StartOver(Struct, frozen=True):
-    """This agent's cluster is dissolved: set its database aside and begin as a newcomer."""
+    """This agent's cluster is dissolved, or goes on without it: set its database aside and begin as a newcomer."""
 
     why: str
     after: int = 0

@@ -358,6 +358,10 @@ class Leading:
         """Answers to orders."""
         self._results += [("", item) for item in self._dispatch.run_ack(message, turn)]
 
+    def heard_again(self, node_id: str, turn: Turn) -> None:
+        """A member that was silent, or has started anew, speaks."""
+        self._dispatch.heard_again(node_id, turn)
+
     def stop_ack(self, message: StopAck) -> None:
         """Answers to stops."""
         self._results += [("", item) for item in self._dispatch.stop_ack(message)]

@@ -18,10 +18,10 @@ from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed, Voter
 from meshcron.entries import ENTRY_BYTES_MAX, Entry
 from meshcron.errors import NotLeader, TooLarge
-from meshcron.messages import Append, Appended, PreVote, PreVoteReply, TakeOver, Vote, VoteReply
+from meshcron.messages import Append, Appended, Forgotten, PreVote, PreVoteReply, TakeOver, Vote, VoteReply
 from meshcron.rows import Loaded
 
-LedgerMessage = PreVote | PreVoteReply | Vote | VoteReply | Append | Appended | TakeOver
+LedgerMessage = PreVote | PreVoteReply | Vote | VoteReply | Append | Appended | TakeOver | Forgotten
 
 
 class Ledger:
@@ -40,6 +40,8 @@ class Ledger:
         self._voter = Voter(node_id, timing, loaded.ballot, loaded.log, applied)
         self._election = Election(self._voter, priority_of, mark_cluster_us)
         self._replication = Replication(self._voter)
+        self.has_forgotten = False
+        """Its log ends before what it has acknowledged: it must neither vote nor be counted any more."""
         self._lost_leader = True
         """Whether its leader was silent for so long, when last looked, that others may have a new one."""
         known = frozenset(member.node_id for member in loaded.members if member.voter)
@@ -179,6 +181,8 @@ class Ledger:
                 self._replication.appended(sender, message, turn)
             case TakeOver():
                 self._election.take_over(message, turn)
+            case Forgotten():
+                self.has_forgotten = self.has_forgotten or self._replication.has_forgotten(sender, message)
         return False
 
     def send(self, turn: Turn, others: frozenset[str], cluster_us: int) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from meshcron.core.effects import Alarm, Send, SendSnapshot
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Voter
-from meshcron.messages import Append, Appended, LogHead, TakeOver
+from meshcron.messages import Append, Appended, Forgotten, LogHead, TakeOver
 from meshcron.rows import LogRow
 
 APPEND_BYTES = 300 * 1024
@@ -27,6 +27,10 @@ class Progress(Struct):
     next_index: int
     match_index: int = 0
     """Durable there."""
+    matched_boot_us: int = 0
+    """When we learnt that; an answer to what was sent before may be older."""
+    forgotten_index: int = 0
+    """It had acknowledged so much, and its log ends before it: it is not counted, and gets nothing but this news."""
     acked_sent_us: int = 0
     """Our clock when we sent the last append it has answered."""
     heard_boot_us: int = 0
@@ -128,6 +132,11 @@ class Replication:
         voter, now_us = self._voter, turn.now.boot_us
         for node_id, one in self._progress.items():
             idle = now_us - one.sent_boot_us >= voter.timing.append_us
+            if one.forgotten_index:
+                if idle:
+                    one.sent_boot_us = now_us
+                    turn.at_once(Send(node_id, Forgotten(term=voter.term, match_index=one.forgotten_index)))
+                continue
             if idle:
                 one.in_flight = 0  # unanswered for so long: lost, or the answer will say where to go on
             if not one.snapshot and self._lacks_log(one):
@@ -175,6 +184,10 @@ class Replication:
             return
         if voter.role != "leader" or message.term != voter.term or one is None:
             return
+        if self._has_lost(one, message):
+            self._disown(sender, one, turn)
+        if one.forgotten_index:
+            return
         one.heard_boot_us = turn.now.boot_us
         one.acked_sent_us = max(one.acked_sent_us, message.sent_boot_us)
         one.in_flight = max(0, one.in_flight - 1)
@@ -183,16 +196,35 @@ class Replication:
             reaches = one.arrived or message.match_index >= voter.log.base_index
             if message.ok and reaches and message.match_index > one.match_index:
                 one.snapshot = one.arrived = False
-                one.match_index = message.match_index
+                self._matched(one, message.match_index, turn)
                 one.next_index = message.match_index + 1
             return
         if message.ok:
-            one.match_index = max(one.match_index, min(message.match_index, voter.log.last_index))
+            self._matched(one, min(message.match_index, voter.log.last_index), turn)
             one.next_index = max(one.next_index, one.match_index + 1)
             self.count_copies()
         else:
             one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
             one.in_flight = 0
+
+    @staticmethod
+    def _matched(one: Progress, index: int, turn: Turn) -> None:
+        if index > one.match_index:
+            one.match_index, one.matched_boot_us = index, turn.now.boot_us
+
+    @staticmethod
+    def _has_lost(one: Progress, message: Appended) -> bool:
+        """Within a term a follower's log never ends before what it has acknowledged to that term's leader: only other
+        entries of ours could cut it, and those follow. So what it answers to an append that was sent after we knew
+        proves a loss; an answer to an earlier one may only be late."""
+        return 0 <= message.last_index < one.match_index and message.sent_boot_us > one.matched_boot_us
+
+    def _disown(self, node_id: str, one: Progress, turn: Turn) -> None:
+        """Its copies are gone, and with them perhaps a vote: nothing that it says counts in this term any more."""
+        one.forgotten_index, one.match_index = one.match_index, 0
+        one.sent_boot_us = 0
+        text = f"the agent {node_id[:8]} has lost entries that it had acknowledged: look at its disk; it joins anew"
+        turn.at_once(Alarm("amnesia", text))
 
     def snapshot_sent(self, node_id: str, *, arrived: bool) -> None:
         """It was taken over, and its receiver will say how far it stands; or not, and the next append finds out."""
@@ -219,6 +251,12 @@ class Replication:
         return one.match_index if one else 0
 
     # following
+
+    def has_forgotten(self, sender: str, message: Forgotten) -> bool:
+        """Whether the leader of our term is right: we have acknowledged what our log does not hold."""
+        voter = self._voter
+        leads = message.term == voter.term and voter.leader in ("", sender) and voter.role != "leader"
+        return leads and message.match_index > voter.log.last_index
 
     def append(self, sender: str, message: Append, turn: Turn) -> bool:
         """The leader of our term speaks. Returns False where it is none, or an old one."""
@@ -278,9 +316,17 @@ class Replication:
     def _answer(self, to: str, message: Append, *, ok: bool, match: int, turn: Turn) -> None:
         voter = self._voter
         if turn.rows:
-            effect = Appended(term=voter.term, ok=ok, match_index=match, sent_boot_us=message.sent_boot_us)
-            turn.after_writes(Send(to, effect))
+            turn.after_writes(Send(to, self._answer_of(message, ok=ok, match=match)))
             return
         durable = min(match, voter.durable_index) if ok else match
-        effect = Appended(term=voter.term, ok=ok, match_index=durable, sent_boot_us=message.sent_boot_us)
-        turn.at_once(Send(to, effect))
+        turn.at_once(Send(to, self._answer_of(message, ok=ok, match=durable)))
+
+    def _answer_of(self, message: Append, *, ok: bool, match: int) -> Appended:
+        voter = self._voter
+        return Appended(
+            term=voter.term,
+            ok=ok,
+            match_index=match,
+            sent_boot_us=message.sent_boot_us,
+            last_index=voter.log.last_index,
+        )

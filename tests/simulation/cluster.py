@@ -6,6 +6,7 @@ be seen from outside are checked as things happen.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import random
 from collections import Counter
@@ -158,6 +159,13 @@ class Host:
                 delay = self.world.random.randrange(20_000, 60_000)
                 other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
 
+    def roll_back(self, disk: Disk) -> None:
+        """The machine comes back with the disk as it once was, and its agent believes it."""
+        self.crash()
+        self.world.rolled_back = True
+        self.disk = copy.deepcopy(disk)
+        self.start()
+
     def wipe(self) -> None:
         """A new disk in the machine: whoever starts on it is somebody else with the same name."""
         assert self.agent is None
@@ -288,6 +296,7 @@ class Host:
             case effects.SignalProcess():
                 world.later(1000, lambda: self.end(effect.execution_id, None, 15))
             case effects.Alarm():
+                assert effect.code != "amnesia" or world.rolled_back, f"a disk is accused that forgot nothing: {effect}"
                 world.alarms[effect.code] += 1
             case effects.ForgetProcess():
                 pass
@@ -395,6 +404,8 @@ class Cluster:
         """Whom a voter has told that it votes for it, by cluster and term: a restart does not make it another one."""
         self.late_us: dict[str, int] = {}
         """How long after its tick an execution started, by a clock that is always right."""
+        self.rolled_back = False
+        """A script put an older disk into some machine: nobody accuses a follower of that otherwise."""
         self.lasts_us = 0
         """How long every process runs, and then ends well; 0 = the seed decides."""
         self.tap: Callable[[Host, Effect], bool] | None = None

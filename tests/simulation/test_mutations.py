@@ -16,7 +16,7 @@ import test_elections as elections  # type: ignore[import-not-found] # conftest.
 import test_scripts as scripts  # type: ignore[import-not-found]
 from msgspec import Struct
 
-from meshcron.core import catalog, leading, membership, replication, runner
+from meshcron.core import catalog, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.voter import Voter
@@ -275,6 +275,33 @@ MUTATIONS = (
         "self.state.hand_over = 0, 0",
         scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
         "15",
+    ),
+    Mutation(
+        "who has lost what it acknowledged is told",
+        replication.Replication,
+        "_has_lost",
+        "return 0 <= message.last_index < one.match_index",
+        "return False and 0 <= message.last_index < one.match_index",
+        scripts.test_a_follower_whose_disk_went_back_votes_no_more,
+        "it lacks what was promised|committed twice",
+    ),
+    Mutation(
+        "an old answer proves no loss",
+        replication.Replication,
+        "_has_lost",
+        " and message.sent_boot_us > one.matched_boot_us",
+        "",
+        scripts.test_late_answers_accuse_nobody,
+        "a disk is accused",
+    ),
+    Mutation(
+        "repetitions begin anew for who is back",
+        dispatch.Dispatch,
+        "heard_again",
+        "if pending.node_id == node_id",
+        "if False",
+        scripts.test_an_agent_that_is_back_gets_its_orders_at_once,
+        "within a beat",
     ),
     Mutation(
         "silence is forgiven after an own pause",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -761,6 +762,67 @@ def test_a_follower_with_other_entries_takes_over_the_leader_s() -> None:
     at_end(world)
 
 
+# disks and identities
+
+
+def test_a_follower_whose_disk_went_back_votes_no_more() -> None:
+    """It had acknowledged a write that is committed with its copy. The leader finds out and tells it: it sets its
+    database aside and is a newcomer, so that nobody who lacks the write can be elected with its vote."""
+    world = grown(61)
+    leader, forgetful, behind = led(world), follower(world), follower(world, 1)
+    world.run_for(1)
+    before, old_id = copy.deepcopy(forgetful.disk), forgetful.node_id
+
+    def tap(_host: Host, effect: effects.Effect) -> bool:
+        if not isinstance(effect, effects.Send) or effect.to != behind.node_id:
+            return False
+        return isinstance(effect.message, messages.Append) and bool(effect.message.heads)
+
+    world.tap = tap
+    put(world, "kept", tags={"role": "web:1"})
+    world.run_for(0.3)
+    forgetful.roll_back(before)
+    world.run_for(2)
+    assert led(world) is leader
+    leader.crash()
+    world.tap = None
+    world.run_for(8)
+    assert world.leader() is None, "one of three voters is left, and it lacks what was promised"
+    assert forgetful.node_id != old_id
+    leader.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(forgetful.node_id) is not None, 60)
+    assert led(world).agent.state.job_view("kept") is not None
+    assert not led(world).agent.state.member_of(forgetful.node_id).voter
+    assert world.alarms["amnesia"] == 2, "the leader says so, and the agent itself"
+    at_end(world)
+
+
+def test_late_answers_accuse_nobody() -> None:
+    """What a follower answered before it acknowledged more arrives after it, and again in its next session."""
+    world = grown(62)
+    slow = follower(world)
+    put(world, "tick", tags={"role": "web:1"})
+    hung: list[messages.Appended] = []
+
+    def hold(source: Host, _target: Host, message: messages.Message) -> bool:
+        if source is not slow or not isinstance(message, messages.Appended) or world.random.random() < 0.5:
+            return False
+        hung.append(message)
+        return True
+
+    world.hold = hold
+    for _ in range(6):
+        world.run_for(2)
+        world.release()
+    slow.crash()
+    slow.start()
+    world.run_for(1)
+    world.release()
+    assert len(hung) > 50
+    at_end(world)
+    assert slow.node_id in led(world).agent.ledger.voters
+
+
 # how a cluster forms, grows and shrinks
 
 
@@ -983,6 +1045,23 @@ def test_a_late_result_turns_lost_into_the_truth() -> None:
     assert led(world).agent.state.jobs[uid].error_count == 0
     assert led(world).agent.state.jobs[uid].success_count == 1
     assert list(world.starts.values()) == [1]
+    at_end(world)
+
+
+def test_an_agent_that_is_back_gets_its_orders_at_once() -> None:
+    """They were repeated ever more seldom while it was away; the first beat that is heard of it changes that."""
+    world = grown(63)
+    away = follower(world)
+    put(world, "tick", tags={"at": str(away.number)}, concurrency="allow", start_deadline_us=60 * SECOND_US)
+    world.run_for(5)
+    world.split([away])
+    world.run_for(4.5)
+    before = set(world.starts)
+    open_there = set(led(world).agent.state.open) - before
+    assert len(open_there) >= 2
+    world.heal()
+    world.run_for(0.7)
+    assert open_there <= set(world.starts), "within a beat and a repetition"
     at_end(world)
 
 

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from meshcron import commands, entries
 from meshcron.chain import CHAIN_START, chain
+from meshcron.core.effects import Alarm, Send
 from meshcron.core.log import KEPT_ENTRIES
+from meshcron.core.replication import Replication
+from meshcron.core.timing import LAN
+from meshcron.core.turn import Turn
+from meshcron.core.voter import Voter
 from meshcron.errors import NoLeader
-from meshcron.model import Job
+from meshcron.messages import Appended, Forgotten
+from meshcron.model import SECOND_US, Instant, Job
 from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, Disk
 from tests.unit.core.lab import Lab
@@ -293,3 +299,79 @@ def kept_its_promises(lab: Lab) -> None:
             assert lab.agent.state.job_name(answer.view.uid) is None
         elif answer.view.job.name == "lasting":
             assert lab.view("lasting").revision >= answer.view.revision
+
+
+# ---- a follower that has lost what it acknowledged
+
+
+def leading_voter() -> tuple[Replication, Turn]:
+    """A leader of term 1 with five entries, and a follower that has acknowledged three of them at second 1."""
+    rows: list[LogRow] = []
+    crc = CHAIN_START
+    for index in range(1, 6):
+        body = entries.encode(entries.Noop(index, 0, 0))
+        crc = chain(crc, index, 1, body)
+        rows.append(LogRow(index, 1, crc, body))
+    voter = Voter("a", LAN, BallotRow(1, "a"), rows, (0, 0, CHAIN_START))
+    voter.rosters = [(0, frozenset("abc"))]
+    leader, turn = Replication(voter), Turn(Instant(SECOND_US, 0))
+    leader.lead(turn)
+    leader.follow({"b", "c"}, turn)
+    leader.appended("b", answered(ok=True, match=3, sent_us=900_000), turn)
+    return leader, Turn(Instant(2 * SECOND_US, 0))
+
+
+def answered(*, ok: bool, match: int, sent_us: int, last: int = 3) -> Appended:
+    return Appended(term=1, ok=ok, match_index=match, sent_boot_us=sent_us, last_index=last)
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_log_that_ends_before_what_it_acknowledged(ok: bool) -> None:
+    """Asked after we knew better: it counts no more, and hears why, until it is another one."""
+    leader, turn = leading_voter()
+    leader.appended("b", answered(ok=ok, match=2, sent_us=1_500_000, last=2), turn)
+    leader.appended("b", answered(ok=True, match=5, sent_us=1_600_000, last=5), turn)
+    found = leader.progress("b")
+    assert found is not None
+    assert (found.match_index, found.forgotten_index, found.acked_sent_us) == (0, 3, SECOND_US)
+    leader.send(turn, 0)
+    _, wanted = turn.close(0)
+    assert [one.message for one in wanted if isinstance(one, Send) and one.to == "b"] == [
+        Forgotten(term=1, match_index=3)
+    ]
+    assert [one.code for one in wanted if isinstance(one, Alarm)] == ["amnesia"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answered(ok=False, match=2, sent_us=1_000_000, last=2),
+        answered(ok=False, match=1, sent_us=1_500_000, last=8),
+        answered(ok=True, match=2, sent_us=1_500_000, last=3),
+        answered(ok=False, match=2, sent_us=1_500_000, last=-1),
+    ],
+    ids=["sent before we knew", "other entries follow", "an old append again", "not told"],
+)
+def test_what_proves_no_loss(answer: Appended) -> None:
+    """Late answers, entries of an old leader behind the common ones, repeated appends, an agent of an older version."""
+    leader, turn = leading_voter()
+    leader.appended("b", answer, turn)
+    found = leader.progress("b")
+    assert found is not None
+    assert (found.match_index, found.forgotten_index) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("sender", "message", "is_so"),
+    [
+        ("b", Forgotten(term=1, match_index=6), True),
+        ("b", Forgotten(term=1, match_index=5), False),
+        ("b", Forgotten(term=2, match_index=6), False),
+        ("c", Forgotten(term=1, match_index=6), False),
+    ],
+)
+def test_only_the_leader_of_the_term_may_say_so(sender: str, message: Forgotten, is_so: bool) -> None:
+    """And only where our log really ends before it."""
+    follower, _ = leading_voter()
+    follower._voter.role, follower._voter.leader = "follower", "b"
+    assert follower.has_forgotten(sender, message) is is_so
