@@ -121,6 +121,8 @@ class Leading:
         self._pruned_boot_us = 0
         self._to_prune: list[int] = []
         self._admitting: dict[str, int] = {}
+        self._newcomers: dict[str, Profile] = {}
+        """What those whom we admitted said of themselves, until they are heard as members."""
         self._stepping = False
         self._disagree = False
         self._reshaping = False
@@ -201,6 +203,9 @@ class Leading:
                         number, profile.tags, profile.facts, beat.running, member.node_id in failed, member.node_id
                     )
                 )
+            elif newcomer := self._newcomers.get(member.node_id):
+                tags, facts, down = newcomer.tags, newcomer.facts, member.node_id in failed
+                found.append(Candidate(number, tags, facts, 0, down, member.node_id))
         self._scheduler.candidates = found
         early = turn.now.boot_us < max(
             self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
@@ -340,6 +345,9 @@ class Leading:
             eligible=profile.eligible,
             voter=False,
         )
+        nodes = {one.node_id for one in self._state.members.values()}
+        unheard = {id_: one for id_, one in self._newcomers.items() if not self._membership.beat_of(id_)}
+        self._newcomers = {id_: one for id_, one in unheard.items() if id_ in nodes} | {profile.node_id: profile}
         tokens = (message.token,) if message.token else ()
         self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
 

@@ -910,6 +910,21 @@ def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
     assert max(world.late_us.values()) < 200_000
 
 
+def test_a_new_member_runs_what_matches_it_before_its_first_beat() -> None:
+    """Its tags are known from its knock: a run of the instant in which it is admitted finds it."""
+    world = grown(61, 2)
+    uid = put(world, "new", "@every 1h", tags={"at": "2"})
+    new = world.add({"role": "web", "at": "2"})
+    new.start()
+    leader = led(world)
+    assert world.run_until(lambda: leader.agent.state.member_of(new.node_id) is not None, 20), world.describe()
+    assert leader.agent.membership.beat_of(new.node_id) is None
+    run_now(world, "new")
+    world.run_for(5)
+    assert [(one.agent, one.status) for one in runs_of(world, uid)] == [(new.name, Status.SUCCESS)]
+    at_end(world)
+
+
 def test_a_member_that_leaves_gives_up_its_seat_first() -> None:
     """Its place is taken by a learner, then it is removed; what was open on it is lost, and nobody hears it."""
     world = grown(25, 4)
