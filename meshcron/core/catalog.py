@@ -512,7 +512,7 @@ class Catalog:
             at = item.tick_wall_us
             self._record_skip(state, at, at, 1, item.reason, run_id, item.trigger, item.attempt)
         if owed is not None and owed.kind == "retry" and not item.targets:
-            self._count_failed(state)
+            self._count_failed(state, owed)
 
     def _record_skip(
         self,
@@ -643,7 +643,7 @@ class Catalog:
                 row.attempt,
             )
             if row.kind == "retry":
-                self._count_failed(state)
+                self._count_failed(state, row)
             self._rows.append(state.state_row())
 
     # stopping
@@ -690,7 +690,7 @@ class Catalog:
         for item in entry.items:
             execution = self.state.open.get(item.execution_id)
             if execution is None:
-                self._came_late(item, states)
+                self._came_late(item, states, entry.cluster_us)
                 continue
             final = finished(execution, item)
             self.state.remove_open(execution)
@@ -736,9 +736,9 @@ class Catalog:
             OwedRow(f"late|{lost.id}", lost.uid, "late", lost.run_id, int(counted), "", at, 0, lost.node_id, text)
         )
 
-    def _came_late(self, item: ResultItem, states: dict[int, JobState]) -> None:
+    def _came_late(self, item: ResultItem, states: dict[int, JobState], cluster_us: int) -> None:
         """A result of what was recorded as lost: the record becomes the truth, and says so. Nothing is run after it:
-        that was decided when it was lost."""
+        that was decided when it was lost. But a rerun that still waits is not needed after a success."""
         row = self.state.owed.get(f"late|{item.execution_id}")
         if row is None or item.kind == "lost":
             return
@@ -750,10 +750,25 @@ class Catalog:
         told = finished(lost, item)
         final = replace(told, reason="; ".join(part for part in (told.reason, f"was lost: {lost.reason}") if part))
         self._rows.append(ExecutionRow(final))
-        if row.attempt:
+        rerun = self.state.owed.get(f"retry|{lost.id}")
+        if rerun is not None and final.status is Status.SUCCESS:
+            self._drop_owed(rerun.key)
+            self._applied.touched.add(state.uid)
+            self._count_late(state, final)
+            self._run_ended(state, final, cluster_us)
+        elif row.attempt:
             state.error_count = max(0, state.error_count - 1)
-            self._count(state, final)
+            self._count_late(state, final)
         states[state.uid] = state
+
+    def _count_late(self, state: JobState, final: Execution) -> None:
+        """What ended last is shown as the last, not what was heard of last."""
+        shown, success_us, error_us = state.last_status, state.last_success_wall_us, state.last_error_wall_us
+        self._count(state, final)
+        if max(success_us, error_us) > (final.finished_wall_us or final.scheduled_wall_us):
+            state.last_status = shown
+        state.last_success_wall_us = max(state.last_success_wall_us, success_us)
+        state.last_error_wall_us = max(state.last_error_wall_us, error_us)
 
     def _drop_unnamed_revision(self, state: JobState, revision: int) -> None:
         if revision == state.revision or (state.uid, revision) not in self.state.revisions:
@@ -787,10 +802,13 @@ class Catalog:
         )
         return True
 
-    def _count_failed(self, state: JobState) -> None:
-        """A run whose next attempt does not come stays failed."""
+    def _count_failed(self, state: JobState, retry: OwedRow) -> None:
+        """A run whose next attempt does not come stays failed; if it was lost, its result may still take that back."""
         state.error_count += 1
         state.last_status = Status.FAILED.value
+        late = self.state.owed.get(f"late|{retry.key.removeprefix('retry|')}")
+        if late is not None:
+            self._owe(replace(late, attempt=1))
 
     def _count(self, state: JobState, final: Execution) -> None:
         """The last attempt decides the run: fail, then ok = success."""

@@ -311,6 +311,68 @@ def test_the_truth_takes_back_only_what_was_counted(between: str) -> None:
     assert book.state.jobs[book.uid()].error_count == 0
 
 
+def test_the_truth_takes_back_a_rerun_that_never_came() -> None:
+    """Its agent was down: the run counted as failed, and its only attempt turns out to be a success."""
+    book = Book()
+    book.put(on_lost="rerun")
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    (rerun,) = book.owed
+    book.launch_owed(rerun.key, targets=(), reason="agent down")
+    assert counters(book) == (0, 1, "failed")
+    book.end(execution, success=True, at=90)
+    assert counters(book) == (1, 0, "success")
+
+
+def test_a_rerun_that_is_skipped_by_a_stop_counts_the_same() -> None:
+    """What a person stopped while it waited, as well."""
+    book = Book()
+    book.put(on_lost="rerun")
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    book.apply(entries.StopEntry((), (execution.run_id,), kill=True))
+    assert counters(book) == (0, 1, "failed")
+    book.end(execution, success=True, at=90)
+    assert counters(book) == (1, 0, "success")
+
+
+def test_a_success_cancels_the_rerun_that_waits() -> None:
+    """Its fate is known before it was run again: counted, and its children follow."""
+    book = Book()
+    book.put(on_lost="rerun")
+    book.put("child", parent_jobs=("job",))
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    assert [row.kind for row in book.owed] == ["retry"]
+    assert book.end(execution, success=True, at=90).touched >= {book.uid()}
+    assert [row.kind for row in book.owed] == ["child"]
+    assert counters(book) == (1, 0, "success")
+
+
+def test_a_failure_leaves_the_rerun_that_waits() -> None:
+    """That it runs again was decided when it was lost."""
+    book = Book()
+    book.put(on_lost="rerun")
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    book.end(execution, success=False, at=90)
+    (rerun,) = book.owed
+    book.end(book.launch_owed(rerun.key).opened[0], at=95)
+    assert counters(book) == (1, 0, "success")
+
+
+def test_the_truth_about_an_old_run_is_not_the_last_word(book: Book) -> None:
+    """A later run has failed since: that is what the job shows, and its last success is not set back."""
+    old = book.launch(1).opened[0]
+    book.end(old, "lost")
+    book.end(book.launch(2).opened[0], at=70)
+    book.end(book.launch(3).opened[0], success=False, at=80)
+    book.end(old, success=True, at=60)
+    assert counters(book) == (2, 1, "failed")
+    job = book.state.jobs[book.uid()]
+    assert (job.last_success_wall_us, job.last_error_wall_us) == (second(70), second(80))
+
+
 def test_the_truth_about_a_deleted_job_is_nothing(book: Book) -> None:
     """There is no record left that it could change."""
     execution = book.launch(1).opened[0]
