@@ -173,9 +173,9 @@ def test_a_lost_run_does_not_wedge_its_job(policy: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "first", "then"),
     [
-        ("forbid", ["running", "skipped", "skipped"], ["success", "skipped", "skipped"]),
+        ("forbid", ["running", "skipped", "skipped"], ["skipped", "skipped", "success"]),
         ("queue", ["running", "skipped"], ["running", "skipped", "success"]),
-        ("replace", ["running", "skipped"], ["running", "skipped", "success"]),
+        ("replace", ["running", "skipped"], ["killed", "running", "skipped"]),
         ("allow", ["running", "running", "running"], ["success", "success", "success"]),
     ],
 )
