@@ -91,6 +91,12 @@ class Dissolve(Struct, frozen=True, tag="dissolve"):
     into: str
 
 
+class Config(Struct, frozen=True, tag="config"):
+    """From here on the cluster speaks this protocol (vocabulary.py). It only rises."""
+
+    protocol: int
+
+
 class JobPut(Struct, frozen=True, tag="job_put", kw_only=True, omit_defaults=True):
     """Create or replace a job. Assumes that the job's revision (0 = none) and cursor are as the leader saw them."""
 
@@ -264,6 +270,7 @@ Entry = (
     | Roster
     | HandOver
     | Dissolve
+    | Config
     | JobPut
     | JobDelete
     | Intents

@@ -142,6 +142,12 @@ class StartRefused(MeshcronError):
     code = "start_refused"
 
 
+class NewerProtocol(StartRefused):
+    """The cluster has moved on to a protocol that this agent does not speak. Nothing was stored; upgrade the agent."""
+
+    code = "newer_protocol"
+
+
 class DamagedStore(StartRefused):
     """The database or its log is damaged. Nothing was overwritten; `meshcron recover --salvage` goes on."""
 

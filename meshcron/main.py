@@ -64,6 +64,7 @@ from meshcron.store.salvage import salvage as salvage_files
 from meshcron.store.store import HARD_STATE, Store
 from meshcron.store.writer import Writer
 from meshcron.values import Address
+from meshcron.vocabulary import VOCABULARY
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter: at the default 5 ms a busy loop turns 0.2 ms commits into 20-40 ms."""
@@ -138,6 +139,7 @@ class Process:
             find_key(self._config.key_file, self._folder, os.environ)
             secured, sockets = tls(self._config), listen(self._config.http)
             loaded = self._store.open(self._new_identity, adopt=self._config.adopt_data_dir)
+            VOCABULARY.refuse_newer_disk(loaded)
             if votes_elsewhere(self._folder, loaded):
                 log.warning("others vote in the cluster of this directory: its database is set aside, to join anew")
                 for one in sockets:
@@ -277,6 +279,7 @@ class Process:
             expect=config.expect,
             timing=SLOW if config.timing == "slow" else LAN,
             version=__version__,
+            vocabulary=VOCABULARY,
         )
 
     def _api(

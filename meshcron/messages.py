@@ -166,6 +166,7 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """False: `voter = never`, this agent neither votes nor holds the log."""
     version: str = ""
     protocol: int = 1
+    """The highest that it speaks (vocabulary.py)."""
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat", kw_only=True):
@@ -185,6 +186,8 @@ class Heartbeat(Struct, frozen=True, tag="heartbeat", kw_only=True):
     """0 where the sender does not hold the log."""
     roster_index: int
     """The last roster change it knows of."""
+    protocol: int = 1
+    """What the cluster speaks, as far as the sender knows; its profile tells what the sender could."""
     suspects: tuple[str, ...] = ()
     """Node ids it has not heard for too long."""
     failed: tuple[str, ...] = ()

@@ -65,6 +65,8 @@ class AgentView(Struct, frozen=True, kw_only=True):
     fingerprint: str
     term: int
     generation: int
+    protocol: int
+    """What the cluster speaks (docs/PROTOCOL.md)."""
     leader: str
     """Name of the leader, "" when nobody leads."""
     commit_index: int

@@ -186,6 +186,7 @@ def status(agent: AgentView, members: list[MemberView]) -> Shown:
         "leader": agent.leader,
         "term": agent.term,
         "generation": agent.generation,
+        "protocol": agent.protocol,
         "members": len(members),
         "voters": sum(m.voter for m in members),
         **counts,

@@ -9,7 +9,7 @@ from meshcron.core import events
 from meshcron.core.admission import Admission, meets, refused
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.effects import Alarm, Answer, Connect, Effect, Knock, Publish, Send, StartOver
+from meshcron.core.effects import Alarm, Answer, Connect, Effect, Halt, Knock, Publish, Send, StartOver
 from meshcron.core.election import Clocks
 from meshcron.core.events import Event
 from meshcron.core.leading import Call, Leading
@@ -21,10 +21,11 @@ from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed
-from meshcron.errors import NoLeader, NotLeader
+from meshcron.errors import NewerProtocol, NoLeader, NotLeader
 from meshcron.messages import Endpoint, Fence, Heartbeat, Hello, MemberInfo, Profile, Wait, Welcome
 from meshcron.model import SECOND_US, Instant, Member
 from meshcron.rows import Loaded
+from meshcron.vocabulary import FIRST, protocol_of
 
 WAKE_MAX_US = SECOND_US
 """The longest time between two wake-ups: a step of the clock, or a suspension, is noticed within it."""
@@ -62,6 +63,8 @@ class Agent:
     """One agent, as a deterministic machine."""
 
     def __init__(self, settings: Settings, loaded: Loaded) -> None:
+        """Raises NewerProtocol where a later build wrote what was loaded."""
+        settings.vocabulary.refuse_newer_disk(loaded)
         self._settings = settings
         self.state = State.load(loaded)
         self.clock = ClusterClock()
@@ -74,6 +77,8 @@ class Agent:
             self.state.applied,
             priority_of=self._priority_of,
             mark_cluster_us=lambda: self.runner.mark_cluster_us,
+            vocabulary=settings.vocabulary,
+            protocol=lambda: self.state.protocol,
         )
         self.tags = settings.tags
         """This agent's tags as they now are."""
@@ -95,6 +100,7 @@ class Agent:
         self._connect_basis: object = None
         self._beat_boot_us = 0
         self._leader_hint = ""
+        self._protocol_hint = FIRST
         self._roster_cache: tuple[object, tuple[MemberInfo, ...]] = (None, ())
         self._infos: dict[str, MemberInfo] = {}
         """The same by node id: asked for with every message."""
@@ -125,6 +131,11 @@ class Agent:
     def cluster(self) -> str:
         """The cluster's id, "" before this agent is in one."""
         return self.state.cluster or (self._news.cluster if self._news else "")
+
+    @property
+    def protocol(self) -> int:
+        """What the cluster speaks, as far as this agent knows."""
+        return max(self.state.protocol, self._protocol_hint)
 
     @property
     def holds_log(self) -> bool:
@@ -199,6 +210,7 @@ class Agent:
             priority=settings.priority,
             eligible=settings.eligible,
             version=settings.version,
+            protocol=settings.vocabulary.protocol,
         )
 
     def is_heard(self, node_id: str, now: Instant) -> bool:
@@ -228,8 +240,12 @@ class Agent:
         if self.ledger.check_lease(turn):
             self._stop_leading(turn)
         self.membership.forgive_own_pause(now.boot_us)
-        self._route(event, turn)
-        self._finish(turn)
+        try:
+            self._route(event, turn)
+            self._finish(turn)
+        except NewerProtocol as error:
+            self._over = True
+            return [Halt(str(error))]  # and nothing of this turn: neither written nor answered
         return self._close(turn)
 
     def _finish(self, turn: Turn) -> None:
@@ -376,7 +392,9 @@ class Agent:
         if self.leading and self._leading and (before is None or before.profile.session != beat.profile.session):
             self._leading.heard_again(sender, turn)
         if beat.leader == sender and self.may_command(sender) and beat.fence >= self.runner.fence:
+            self._settings.vocabulary.refuse_newer(beat.protocol)
             self._leader_hint = sender
+            self._protocol_hint = max(self._protocol_hint, beat.protocol)
             if self._leading is None:
                 self.membership.take_verdict(beat.failed)
                 self.clock.hear(turn.now, beat.cluster_us)
@@ -442,6 +460,7 @@ class Agent:
             running=self.runner.running,
             applied_index=self.state.applied[0],
             roster_index=max(self.state.roster_index, self._news.roster_index if self._news else 0),
+            protocol=self.protocol,
             suspects=self.membership.suspects(others, turn.now.boot_us),
             failed=tuple(sorted(self.membership.failed)) if leads else (),
         )
@@ -563,6 +582,9 @@ class Agent:
         member = self._member(hello.profile.node_id)
         if member is not None and member.public_key != hello.profile.public_key:
             return messages.Refused("this node id is known with another key; start with an empty data directory")
+        if hello.cluster in ("", ours) and hello.profile.protocol < self.protocol:
+            why = f"the cluster speaks protocol {self.protocol}, this agent only {hello.profile.protocol}"
+            return messages.Refused(f"{why}; upgrade meshcron on its machine")
         if member is not None and hello.cluster in ("", ours):
             return Welcome(
                 profile=profile,
@@ -659,6 +681,7 @@ class Agent:
             return
         if self.ledger.holds(event.index, event.term):
             return  # what follows it here may be acknowledged and counted (Raft, 7: retain it)
+        self._settings.vocabulary.refuse_newer(protocol_of(event.catalog.meta))
         self.state.take(event.catalog)
         voters = frozenset(one.node_id for one in self.state.members.values() if one.voter)
         self.ledger.installed(event.index, event.term, event.crc, voters)

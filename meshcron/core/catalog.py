@@ -118,6 +118,8 @@ class Catalog:
                 return self._hand_over(entry)
             case entries.Dissolve():
                 return self._dissolve(entry)
+            case entries.Config():
+                return self._config(entry)
             case entries.JobPut():
                 return self._job_put(entry)
             case entries.JobDelete():
@@ -257,6 +259,13 @@ class Catalog:
             raise DecideAgain("the cluster is lived in")
         self.state.dissolved = entry.into
         self._rows.append(MetaRow("dissolved", entry.into))
+        return None
+
+    def _config(self, entry: entries.Config) -> object:
+        if entry.protocol <= self.state.protocol:
+            raise DecideAgain("the cluster speaks that already")
+        self.state.protocol = entry.protocol
+        self._rows.append(MetaRow("protocol", str(entry.protocol)))
         return None
 
     def _recovered(self, entry: entries.Recovered) -> object:

@@ -19,7 +19,7 @@ from meshcron.core.effects import Alarm, Answer
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals
-from meshcron.core.roster import Health, next_voters
+from meshcron.core.roster import Health, log_holders, next_voters
 from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.core.settings import Settings
@@ -127,6 +127,8 @@ class Leading:
         self._disagree = False
         self._reshaping = False
         """A Roster or HandOver entry of ours is on its way."""
+        self._upgrading = False
+        """A Config entry of ours is on its way."""
 
     # the term's beginning and end
 
@@ -177,6 +179,7 @@ class Leading:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
             self._watch_roster(turn)
+            self._watch_protocol(turn)
             self._watch_silent(turn)
             self._watch_history(turn)
 
@@ -294,6 +297,23 @@ class Leading:
             if member.node_id != own
         }
 
+    def _watch_protocol(self, turn: Turn) -> None:
+        """Speak what all speak: whoever holds the log has to be there and say so, of the others those we hear."""
+        spoken = [self._settings.vocabulary.protocol]
+        if self._upgrading or spoken[0] <= self._state.protocol or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        holders = log_holders(self._state.members, self._ledger.voters)
+        members = {member.node_id for member in self._state.members.values()}
+        for node_id in (holders | members) - {self._settings.node_id}:
+            beat = self._membership.beat_of(node_id)
+            if beat is not None and self._membership.is_heard(node_id, turn.now.boot_us):
+                spoken.append(beat.profile.protocol)
+            elif node_id in holders:
+                return
+        if min(spoken) > self._state.protocol:
+            self._upgrading = True
+            self._ledger.propose(entries.Config(min(spoken)), turn)
+
     def _watch_silent(self, turn: Turn) -> None:
         members = {member.node_id for member in self._state.members.values()}
 
@@ -325,6 +345,8 @@ class Leading:
     def admit(self, message: Admit, turn: Turn) -> None:
         """Somebody with the key knocked: commit it as a member."""
         profile = message.profile
+        if profile.protocol < self._state.protocol:
+            return  # the gate that it knocked at was behind; the next one says so
         if not self.ready or self._state.dissolved or not self._ledger.can_propose(turn.now.boot_us):
             return
         since = self._admitting.get(profile.node_id)
@@ -503,6 +525,8 @@ class Leading:
                 self._name_candidates(turn)
             case entries.Roster():
                 self._reshaping = False
+            case entries.Config():
+                self._upgrading = False
             case entries.HandOver():
                 self._reshaping = False
                 if not isinstance(applied.outcome, DecideAgain):

@@ -17,11 +17,14 @@ from meshcron.core.timing import Timing
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed, Voter
 from meshcron.entries import ENTRY_BYTES_MAX, Entry
-from meshcron.errors import NotLeader, TooLarge
+from meshcron.errors import Conflict, NotLeader, TooLarge
 from meshcron.messages import Append, Appended, Forgotten, PreVote, PreVoteReply, TakeOver, Vote, VoteReply
 from meshcron.rows import Loaded
+from meshcron.vocabulary import FIRST, VOCABULARY, Vocabulary
 
 LedgerMessage = PreVote | PreVoteReply | Vote | VoteReply | Append | Appended | TakeOver | Forgotten
+
+UPGRADE_ALL = "upgrade every agent; the cluster follows by itself"
 
 
 class Ledger:
@@ -36,8 +39,13 @@ class Ledger:
         *,
         priority_of: Callable[[str], int],
         mark_cluster_us: Callable[[], int],
+        vocabulary: Vocabulary = VOCABULARY,
+        protocol: Callable[[], int] = lambda: FIRST,
     ) -> None:
-        self._voter = Voter(node_id, timing, loaded.ballot, loaded.log, applied)
+        """`protocol`: what the cluster speaks now. Raises NewerProtocol."""
+        self._vocabulary = vocabulary
+        self._protocol = protocol
+        self._voter = Voter(node_id, timing, vocabulary, loaded.ballot, loaded.log, applied)
         self._election = Election(self._voter, priority_of, mark_cluster_us)
         self._replication = Replication(self._voter)
         self.has_forgotten = False
@@ -49,7 +57,7 @@ class Ledger:
             self._voter.rosters.append((applied[0], known))
         for row in loaded.log:
             if row.index > applied[0]:
-                self._voter.note(row.index, entries.decode(row.body))
+                self._voter.note(row.index, vocabulary.decode(row.body))
 
     # what others may know
 
@@ -206,10 +214,13 @@ class Ledger:
     def propose(self, entry: Entry, turn: Turn) -> int:
         """Append an entry; it is committed when `take_committed` gives it back, on every agent. Returns its index.
 
-        Raises NotLeader, TooLarge; neither changes anything.
+        Raises NotLeader, TooLarge, Conflict (of a later protocol than the cluster speaks); none changes anything.
         """
         if self._voter.role != "leader" or self._replication.is_handing_over(turn.now.boot_us):
             raise NotLeader("this agent does not lead")
+        needed, spoken = self._vocabulary.needs(entry), self._protocol()
+        if needed > spoken:
+            raise Conflict("protocol", f"this needs protocol {needed}, the cluster speaks {spoken}", UPGRADE_ALL)
         body = entries.encode(entry)
         if len(body) > ENTRY_BYTES_MAX:
             raise TooLarge("body", f"the change takes {len(body)} bytes", f"at most {ENTRY_BYTES_MAX}")

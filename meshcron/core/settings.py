@@ -7,6 +7,7 @@ from msgspec import Struct
 from meshcron.core.timing import LAN, Timing
 from meshcron.messages import Endpoint
 from meshcron.model import Token
+from meshcron.vocabulary import VOCABULARY, Vocabulary
 
 NOWHERE = Endpoint("", 0, 0, 0)
 """An agent that listens nowhere: alone, in tests."""
@@ -43,3 +44,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     timing: Timing = LAN
     generation: int = 0
     version: str = ""
+    vocabulary: Vocabulary = VOCABULARY

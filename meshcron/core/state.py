@@ -12,6 +12,7 @@ import msgspec
 from meshcron.commands import JobView
 from meshcron.model import Execution, Job, Member, Status, Token
 from meshcron.rows import CallRow, JobRow, JobStateRow, Loaded, OwedRow
+from meshcron.vocabulary import FIRST, protocol_of
 
 _job_encoder = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
@@ -86,6 +87,8 @@ class State:
         self.retrying_runs: dict[str, int] = defaultdict(int)
         """The same by run."""
         self.members: dict[int, Member] = {}
+        self.protocol = FIRST
+        """What the cluster speaks."""
         self.roster_index = 0
         """Index of the last entry that changed who is a member or votes."""
         self.last_number = 0
@@ -138,6 +141,7 @@ class State:
         return next((one for one in self.members.values() if one.node_id == node_id), None)
 
     def _load_meta(self, meta: dict[str, str]) -> None:
+        self.protocol = protocol_of(meta)
         self.roster_index = int(meta.get("roster", "0"))
         self.last_number = int(meta.get("number", "0"))
         self.lived_in = "lived_in" in meta

@@ -13,6 +13,7 @@ from meshcron.core.timing import Timing
 from meshcron.core.turn import Turn
 from meshcron.entries import Entry
 from meshcron.rows import BallotRow, LogCut, LogRow
+from meshcron.vocabulary import Vocabulary
 
 Role = Literal["follower", "asking", "candidate", "leader"]
 """`asking` = pre-vote: would you vote for me?"""
@@ -31,10 +32,17 @@ class Voter:
     """Changed by election.py and replication.py only."""
 
     def __init__(
-        self, node_id: str, timing: Timing, ballot: BallotRow, rows: list[LogRow], applied: tuple[int, int, int]
+        self,
+        node_id: str,
+        timing: Timing,
+        vocabulary: Vocabulary,
+        ballot: BallotRow,
+        rows: list[LogRow],
+        applied: tuple[int, int, int],
     ) -> None:
         self.node_id = node_id
         self.timing = timing
+        self._vocabulary = vocabulary
         self.term = max(ballot.term, applied[1], rows[-1].term if rows else 0)
         self.voted_for = ballot.voted_for if ballot.term == self.term else ""
         self.role: Role = "follower"
@@ -93,10 +101,10 @@ class Voter:
         return row.index
 
     def take(self, row: LogRow, turn: Turn) -> bool:
-        """The leader's next entry; False where it does not continue our chain."""
+        """The leader's next entry; False where it does not continue our chain. Raises NewerProtocol."""
         if not self.log.take(row):
             return False
-        entry = entries.decode(row.body)
+        entry = self._vocabulary.decode(row.body)
         self._decoded[row.index] = entry
         self.note(row.index, entry)
         turn.write(row)
@@ -157,13 +165,13 @@ class Voter:
         """The next committed entry, in order, once each."""
         self.applied_index += 1
         row = self.log.row(self.applied_index)
-        entry = self._decoded.pop(row.index, None) or entries.decode(row.body)
+        entry = self._decoded.pop(row.index, None) or self._vocabulary.decode(row.body)
         return Committed(row.index, row.term, row.crc, entry)
 
     def waiting_entries(self) -> list[Entry]:
         """Entries in the log that are not applied yet."""
         rows = self.log.after(self.applied_index, 1 << 40)
-        return [self._decoded.get(row.index) or entries.decode(row.body) for row in rows]
+        return [self._decoded.get(row.index) or self._vocabulary.decode(row.body) for row in rows]
 
     def cut(self, turn: Turn) -> None:
         """Forget old entries in bulk, so that the cut costs little per entry."""

@@ -64,6 +64,7 @@ class Standing:
             fingerprint=facts.fingerprint,
             term=agent.ledger.term,
             generation=0,
+            protocol=agent.protocol,
             leader=names.get(agent.leader, ""),
             commit_index=agent.ledger.commit_index,
             applied_index=agent.state.applied[0],

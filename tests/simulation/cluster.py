@@ -80,6 +80,8 @@ class Host:
         self.priority = priority
         self.disk = Disk()
         self.agent: Agent | None = None
+        self.build: Callable[[Settings, Loaded], Agent] = Agent
+        """Which version of the agent is installed; holds from its next start on."""
         self.session = 0
         """Of the agent: counts starts and ends, so that what belonged to an earlier one is void."""
         self.starts_taken = 0
@@ -142,7 +144,7 @@ class Host:
             form_at_once=False,
             timing=self.world.timing,
         )
-        self.agent = Agent(settings, self.disk.load())
+        self.agent = self.build(settings, self.disk.load())
         self.checked_commit = self.agent.ledger.commit_index
         self.perform(self.agent.start(self.now()))
         self.set_wake()
@@ -301,7 +303,9 @@ class Host:
             case effects.ForgetProcess():
                 pass
             case effects.Halt():
-                raise AssertionError(effect.why)
+                assert world.halts is not None, effect.why
+                world.halts[self.name] = effect.why
+                self.crash()
 
     def _persist(self, n: int, write: Callable[[], None]) -> None:
         """One writer, in order: whatever has gathered while it wrote is its next group."""
@@ -396,6 +400,8 @@ class Cluster:
         self.starts: Counter[str] = Counter()
         self.answers: dict[str, object] = {}
         self.alarms: Counter[str] = Counter()
+        self.halts: dict[str, str] | None = None
+        """Why agents stopped for good, by host; None = none may."""
         self.intended: set[str] = set()
         """Executions that some agent has applied the intent of."""
         self.leaders: dict[tuple[str, int], str] = {}

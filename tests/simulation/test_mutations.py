@@ -14,11 +14,13 @@ from functools import partial
 import pytest
 import test_elections as elections  # type: ignore[import-not-found] # conftest.py adds this folder
 import test_scripts as scripts  # type: ignore[import-not-found]
+import test_upgrades as upgrades  # type: ignore[import-not-found]
 from msgspec import Struct
 
 from meshcron.core import catalog, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
+from meshcron.core.ledger import Ledger
 from meshcron.core.voter import Voter
 
 
@@ -311,6 +313,33 @@ MUTATIONS = (
         "if False:",
         scripts.test_an_agent_that_stood_still_accuses_nobody,
         "assert not \\['",
+    ),
+    Mutation(
+        "a protocol waits for the last to announce it",
+        leading.Leading,
+        "_watch_protocol",
+        "spoken.append(beat.profile.protocol)",
+        "pass",
+        upgrades.test_nothing_new_is_written_until_the_last_is_upgraded,
+        "the cluster speaks protocol 2, this agent only 1",
+    ),
+    Mutation(
+        "a voter that is away is waited for",
+        leading.Leading,
+        "_watch_protocol",
+        "elif node_id in holders:",
+        "elif False:",
+        upgrades.test_a_voter_that_is_away_is_waited_for,
+        "assert not True",
+    ),
+    Mutation(
+        "nothing of a later protocol is written before",
+        Ledger,
+        "propose",
+        "if needed > spoken:",
+        "if False:",
+        upgrades.test_nothing_new_is_written_until_the_last_is_upgraded,
+        "cannot read|assert not True",
     ),
 )
 

@@ -35,6 +35,8 @@ class MeshAgent(RealAgent):
         super().__init__(folder, *flags)
         self._key_file = key_file
         self.name = folder.name
+        self.module = "meshcron"
+        """What is installed: `tests.next_build` is a later version."""
 
     def spawn(self, *flags: str) -> None:
         """Start its process, and do not wait for it."""
@@ -44,7 +46,7 @@ class MeshAgent(RealAgent):
         words += ["--gate-port", "0", "--mesh-port", "0", "--pub-port", "0", *self.flags, *flags]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshcron", "up", *words], env=environment(), stdout=log, stderr=log
+                [sys.executable, "-m", self.module, "up", *words], env=environment(), stdout=log, stderr=log
             )
 
     def start(self, *flags: str) -> None:

@@ -170,6 +170,7 @@ class FakeCluster:
             fingerprint="f1",
             term=3,
             generation=1,
+            protocol=1,
             leader=self.leader,
             commit_index=self.index,
             applied_index=self.index,
