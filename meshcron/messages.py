@@ -239,6 +239,8 @@ class Wait(Struct, frozen=True, tag="wait"):
     """"" = the answering agent is looking for a cluster too."""
     why: str
     virgin: bool = True
+    gates: tuple[Endpoint, ...] = ()
+    """Who can do more for it: the answering agent has no say in who becomes a member."""
 
 
 class Refused(Struct, frozen=True, tag="refused"):

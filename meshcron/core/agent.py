@@ -39,6 +39,9 @@ HEARTBEATS = "heartbeat"
 REFUSED_EVERY_US = 600 * SECOND_US
 """How often an operator is told that a member refuses this agent."""
 
+GATES_MAX = 5
+"""Gates that a worker names to a newcomer: as many as there are voters."""
+
 FAREWELL_US = 3 * SECOND_US
 """The leader of a dissolved cluster stays so long, for the others to hear of it."""
 
@@ -343,17 +346,17 @@ class Agent:
                 if self.may_command(sender):
                     self._take_news(message)
             case messages.Admit():
-                if self._leading is not None:
+                if self._leading is not None and self.may_command(sender):
                     self._leading.admit(message, turn)
             case messages.RunAck():
                 if self._leading is not None:
-                    self._leading.run_ack(message, turn)
+                    self._leading.run_ack(sender, message, turn)
             case messages.StopAck():
                 if self._leading is not None:
-                    self._leading.stop_ack(message)
+                    self._leading.stop_ack(sender, message)
             case messages.StartedReport():
                 if self._leading is not None:
-                    self._leading.started(message, turn)
+                    self._leading.started(sender, message, turn)
             case messages.Result():
                 if self._leading is not None:
                     self._leading.result(sender, message)
@@ -601,7 +604,14 @@ class Agent:
         holder = next((one for one in self.roster() if one.name == hello.profile.name), None)
         if holder is not None and self.is_heard(holder.node_id, now):
             return messages.Refused(f"a member named {holder.name!r} is alive; choose another name with --name")
+        if not self._settings.eligible:
+            return Wait(profile, ours, "others admit it", self.state.is_virgin(), self._admitting_gates())
         return Wait(profile, ours, "it is being admitted", self.state.is_virgin())
+
+    def _admitting_gates(self) -> tuple[Endpoint, ...]:
+        """Of those whose word about newcomers counts, voters first."""
+        able = sorted((one for one in self.roster() if one.eligible), key=lambda one: (not one.voter, one.number))
+        return tuple(one.endpoint for one in able if one.endpoint is not None)[:GATES_MAX]
 
     def _hello(self, hello: Hello, turn: Turn) -> None:
         profile = hello.profile
@@ -621,7 +631,7 @@ class Agent:
             request = messages.Admit(profile, hello.token)
             if self._leading is not None:
                 self._leading.admit(request, turn)
-            elif self.leader:
+            elif self.leader and self._settings.eligible:
                 turn.at_once(Send(self.leader, request))
         elif hello.cluster != self.cluster:
             self._met(hello.cluster, turn, virgin=hello.virgin)
@@ -633,6 +643,8 @@ class Agent:
                 self._welcomed(welcome)
             case Wait() as wait:
                 self._admission.answered(event.host, event.port, wait.profile, turn)
+                for gate in wait.gates[:GATES_MAX]:
+                    self._admission.learn(gate.host, gate.gate_port, "", turn.now.boot_us)
                 if self.cluster and wait.cluster not in ("", self.cluster):
                     self._met(wait.cluster, turn, virgin=wait.virgin)
                 elif not self.cluster and wait.cluster:

@@ -223,13 +223,13 @@ class Dispatch:
 
     # answers
 
-    def run_ack(self, message: RunAck, turn: Turn) -> list[ResultItem]:
-        """An agent's answers. Returns the outcomes that they decide."""
+    def run_ack(self, sender: str, message: RunAck, turn: Turn) -> list[ResultItem]:
+        """An agent's answers about its own executions. Returns the outcomes that they decide."""
         decided: list[ResultItem] = []
         need_spec: list[Execution] = []
         for ack in message.acks:
             execution = self._state.open.get(ack.execution_id)
-            if execution is None or ack.state in ("stale", "not_now"):
+            if execution is None or execution.node_id != sender or ack.state in ("stale", "not_now"):
                 continue
             if ack.state == "need_spec":
                 need_spec.append(execution)
@@ -244,11 +244,14 @@ class Dispatch:
         self._send_orders(need_spec, turn, with_specs=True)
         return decided
 
-    def stop_ack(self, message: StopAck) -> list[ResultItem]:
-        """What stops met: what had not started is `skipped: stopped`; of the rest the outbox will tell."""
+    def stop_ack(self, sender: str, message: StopAck) -> list[ResultItem]:
+        """What stops met at the agent whose executions they are: what had not started is `skipped: stopped`; of the
+        rest the outbox will tell."""
         decided: list[ResultItem] = []
         for item in message.items:
             execution = self._state.open.get(item.execution_id)
+            if execution is not None and execution.node_id != sender:
+                continue
             # A kill is repeated until the end is committed: the agent may have restarted since it took it.
             if not (execution and execution.stop == "kill" and item.state == "running"):
                 self._pending.pop((item.execution_id, True), None)

@@ -152,8 +152,10 @@ class Election:
         turn.at_once(Send(sender, PreVoteReply(term=term, granted=granted, standing=standing)))
 
     def pre_vote_reply(self, sender: str, message: PreVoteReply, turn: Turn) -> None:
-        """Count who would vote for us; let a bully stand first."""
+        """Count who would vote for us; let a bully stand first. Nobody but voters was asked."""
         voter = self._voter
+        if sender not in voter.voters:
+            return
         if not message.granted:
             if message.term > voter.term:
                 voter.enter_term(message.term, turn)
@@ -218,11 +220,13 @@ class Election:
         turn.after_writes(Send(sender, reply))
 
     def vote_reply(self, sender: str, message: VoteReply, turn: Turn) -> None:
-        """Count a vote of our term."""
+        """Count a vote of our term. Nobody but voters was asked."""
         voter = self._voter
+        if sender not in voter.voters:
+            return
         if message.term > voter.term:
             voter.enter_term(message.term, turn)
-        elif voter.role == "candidate" and message.term == voter.term and message.granted and sender in voter.voters:
+        elif voter.role == "candidate" and message.term == voter.term and message.granted:
             self._marks[sender], self._walls[sender] = message.mark_cluster_us, message.wall_us
             self._count(sender)
 
@@ -235,9 +239,9 @@ class Election:
         """What the votes of the election just won said about time."""
         return Clocks(dict(self._marks), dict(self._walls))
 
-    def take_over(self, message: TakeOver, turn: Turn) -> None:
+    def take_over(self, sender: str, message: TakeOver, turn: Turn) -> None:
         """The leader asks us to stand in its place: at once, and nobody is sticky."""
         voter = self._voter
-        if message.term == voter.term and voter.votes and voter.role == "follower":
+        if sender == voter.leader and message.term == voter.term and voter.votes and voter.role == "follower":
             self._hand_over = True
             self._stand(turn)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshcron import commands, entries
 from meshcron.core.answers import first_answer, outcome_of
@@ -19,6 +20,7 @@ from meshcron.core.effects import Alarm, Answer
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals
+from meshcron.core.reports import bounded, may_report, owner
 from meshcron.core.roster import Health, log_holders, next_voters
 from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
 from meshcron.core.selector import Candidate
@@ -39,7 +41,7 @@ from meshcron.messages import (
     StartedReport,
     StopAck,
 )
-from meshcron.model import SECOND_US, Instant, Member
+from meshcron.model import SECOND_US, Instant, Member, Role, Token
 from meshcron.rows import Row
 
 WATCH_US = SECOND_US
@@ -370,7 +372,7 @@ class Leading:
         nodes = {one.node_id for one in self._state.members.values()}
         unheard = {id_: one for id_, one in self._newcomers.items() if not self._membership.beat_of(id_)}
         self._newcomers = {id_: one for id_, one in unheard.items() if id_ in nodes} | {profile.node_id: profile}
-        tokens = (message.token,) if message.token else ()
+        tokens = (_local_token(message.token, profile),) if message.token else ()
         self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
 
     def _silent_holder(self, profile: Profile, turn: Turn) -> int | None:
@@ -384,27 +386,31 @@ class Leading:
 
     # outcomes
 
-    def run_ack(self, message: RunAck, turn: Turn) -> None:
+    def run_ack(self, sender: str, message: RunAck, turn: Turn) -> None:
         """Answers to orders."""
-        self._results += [("", item) for item in self._dispatch.run_ack(message, turn)]
+        self._results += [("", bounded(item)) for item in self._dispatch.run_ack(sender, message, turn)]
 
     def heard_again(self, node_id: str, turn: Turn) -> None:
         """A member that was silent, or has started anew, speaks."""
         self._dispatch.heard_again(node_id, turn)
 
-    def stop_ack(self, message: StopAck) -> None:
+    def stop_ack(self, sender: str, message: StopAck) -> None:
         """Answers to stops."""
-        self._results += [("", item) for item in self._dispatch.stop_ack(message)]
+        self._results += [("", item) for item in self._dispatch.stop_ack(sender, message)]
 
-    def started(self, message: StartedReport, turn: Turn) -> None:
+    def started(self, sender: str, message: StartedReport, turn: Turn) -> None:
         """Processes run."""
         if not self._started:
             self._started_boot_us = turn.now.boot_us
-        self._started.update({item.execution_id: item for item in message.items})
+        own = self._settings.node_id
+        theirs = [one for one in message.items if sender in {own, owner(self._state, one.execution_id)}]
+        self._started.update({item.execution_id: item for item in theirs})
 
     def result(self, sender: str, message: Result) -> None:
         """Final words from an outbox; it repeats them until they are acknowledged."""
-        self._results += [(sender, item) for item in message.items]
+        own = self._settings.node_id
+        theirs = [item for item in message.items if may_report(self._state, sender, own, item)]
+        self._results += [(sender, bounded(item)) for item in theirs]
 
     def decide(self, turn: Turn) -> None:
         """At the end of each turn: whatever can be proposed now."""
@@ -556,3 +562,11 @@ class Leading:
     def check(self) -> None:
         """Invariants of the orders; raises AssertionError with what does not hold."""
         self._dispatch.check()
+
+
+def _local_token(token: Token, profile: Profile) -> Token:
+    """A newcomer's own token, as the cluster stores it: whatever it says of itself, it is valid on that agent alone,
+    and a worker's opens nothing but what the worker may know (PROTOCOL 1)."""
+    role: Role = "admin" if profile.eligible else "local"
+    short = profile.node_id[:12]
+    return replace(token, id=f"local-{short}", name=f"local {short}", role=role, node_id=profile.node_id)

@@ -188,7 +188,7 @@ class Ledger:
             case Appended():
                 self._replication.appended(sender, message, turn)
             case TakeOver():
-                self._election.take_over(message, turn)
+                self._election.take_over(sender, message, turn)
             case Forgotten():
                 self.has_forgotten = self.has_forgotten or self._replication.has_forgotten(sender, message)
         return False

@@ -179,10 +179,12 @@ class Replication:
     def appended(self, sender: str, message: Appended, turn: Turn) -> None:
         """A follower's answer."""
         voter, one = self._voter, self._progress.get(sender)
+        if voter.role != "leader" or one is None:
+            return
         if message.term > voter.term:
             voter.enter_term(message.term, turn)
             return
-        if voter.role != "leader" or message.term != voter.term or one is None:
+        if message.term != voter.term:
             return
         if self._has_lost(one, message):
             self._disown(sender, one, turn)
@@ -261,12 +263,16 @@ class Replication:
     def append(self, sender: str, message: Append, turn: Turn) -> bool:
         """The leader of our term speaks. Returns False where it is none, or an old one."""
         voter = self._voter
+        if len(message.heads) != len(message.payload):
+            return False
         if message.term < voter.term:
             self._answer(sender, message, ok=False, match=0, turn=turn)
             return False
         if message.term > voter.term:
             voter.enter_term(message.term, turn)
-        assert voter.role != "leader", f"two leaders in term {voter.term}: {sender} and {voter.node_id}"
+        if voter.role == "leader":
+            turn.at_once(Alarm("two_leaders", f"{sender} says that it leads in our own term {voter.term}: a defect"))
+            return False
         voter.role = "follower"
         voter.leader = sender
         if message.prev_index == 0 and not message.heads and voter.log.last_index:

@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 import test_elections as elections  # type: ignore[import-not-found] # conftest.py adds this folder
 import test_scripts as scripts  # type: ignore[import-not-found]
+import test_senders as senders  # type: ignore[import-not-found]
 import test_upgrades as upgrades  # type: ignore[import-not-found]
 from msgspec import Struct
 
@@ -53,6 +54,24 @@ def script(name: str) -> Callable[[], None]:
 
 
 MUTATIONS = (
+    Mutation(
+        "a worker's key commands nobody",
+        Agent,
+        "may_command",
+        "member is not None and member.eligible",
+        "member is not None",
+        senders.outsiders_story,
+        "a Run of a worker",
+    ),
+    Mutation(
+        "an agent speaks for its own executions",
+        dispatch.Dispatch,
+        "run_ack",
+        "execution is None or execution.node_id != sender or",
+        "execution is None or",
+        senders.outsiders_story,
+        "a RunAck of a worker",
+    ),
     Mutation(
         "a majority elects",
         Voter,
