@@ -37,6 +37,8 @@ no descriptors left to start a job."""
 
 SHUT_SECONDS = 1.0
 
+ANOTHER_KEY = "the gate at {}:{} does not accept this key: another cluster's?"
+
 WATCHED = HANDSHAKE_FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 
@@ -46,6 +48,8 @@ class GateCounters(Struct):
     refused: int = 0
     """Handshakes that failed: another key, none at all, or broken off."""
     malformed: int = 0
+    uninvited: int = 0
+    """Knocks with a member's key about another agent, or of one that is no member any more."""
     shut: int = 0
     """Times the gate shut because of too many connections."""
     another_key: int = 0
@@ -127,8 +131,10 @@ class Gate:
         except (OSError, UnicodeError, zmq.ZMQError):  # TimeoutError is an OSError, a host's bad name a UnicodeError
             return None
         finally:
-            self.counters.another_key += knock.refused
             self.counters.malformed += knock.malformed
+            if knock.refused:
+                self.counters.another_key += 1
+                self._complaints.say(ANOTHER_KEY.format(host, port))
 
     async def close(self) -> None:
         """Shut the gate, and end every knock of ours without an answer."""
@@ -162,7 +168,11 @@ class Gate:
 
     def _take(self, parts: list[zmq.Frame]) -> None:
         """A knock: routing id, then the frames. The answer goes back over the same connection."""
+        key = str(parts[1].get(b"User-Id"))
         who, *frames = [part.bytes for part in parts]
+        if not self._allowed(key):
+            self._uninvited("knocks of an agent that is no member any more")
+            return
         try:
             _header, hello = decode(frames, KNOCKS)
         except Malformed as why:
@@ -170,8 +180,15 @@ class Gate:
             self._complaints.say("malformed knock", str(parts[1].get(b"Peer-Address")), str(why))
             return
         assert isinstance(hello, Hello)
+        if key.encode() != self._client.public and key != hello.profile.public_key:
+            self._uninvited("knocks with a member's key about another agent")
+            return
         if (answer := self._knocked(hello)) is not None:
             self._answer(who, answer)
+
+    def _uninvited(self, what: str) -> None:
+        self.counters.uninvited += 1
+        self._complaints.say(what)
 
     def _answer(self, who: bytes, answer: GateMessage) -> None:
         header = Header(getattr(answer, "cluster", ""), getattr(answer, "generation", 0))

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+import zmq
 from msgspec import Struct
 from msgspec.structs import fields
 
 from meshcron.messages import Append, Fence, Heartbeat, Message, Run
+from meshcron.net.curve import DOMAIN
 from meshcron.net.keys import CurvePair, new_curve_pair
 from meshcron.net.transport import Peer, Transport
 
@@ -57,6 +59,26 @@ def append(payload: bytes = b"x" * 300) -> Append:
 
 def heartbeat() -> Heartbeat:
     return sample(Heartbeat)
+
+
+def inspected(context: zmq.Context[zmq.Socket[bytes]]) -> list[int]:
+    """The kinds of sockets of a context that touch the network, each looked at: CURVE, a ZAP domain that is enforced,
+    every limit. Nothing else is anywhere but inside the process."""
+    found: list[int] = []
+    for each in context._sockets:
+        if each.type in {zmq.PAIR, zmq.REP}:
+            assert each.getsockopt_string(zmq.LAST_ENDPOINT).startswith("inproc://")
+            continue
+        found.append(each.type)
+        assert each.getsockopt(zmq.MECHANISM) == zmq.CURVE
+        assert each.getsockopt(zmq.CURVE_SERVER) == (each.type in {zmq.ROUTER, zmq.PUB})
+        assert each.getsockopt(zmq.ZAP_DOMAIN).rstrip(b"\0") == DOMAIN
+        assert each.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
+        assert each.getsockopt(zmq.MAXMSGSIZE) == 1024 * 1024
+        assert each.getsockopt(zmq.HANDSHAKE_IVL) == 2000
+        assert (each.getsockopt(zmq.HEARTBEAT_IVL), each.getsockopt(zmq.HEARTBEAT_TIMEOUT)) == (1000, 3000)
+        assert each.getsockopt(zmq.LINGER) == 0
+    return sorted(found)
 
 
 class Station:

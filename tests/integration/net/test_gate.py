@@ -7,7 +7,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -19,10 +19,11 @@ from meshcron.errors import StartRefused
 from meshcron.messages import GateMessage, Hello, MemberInfo, Profile, Refused, Wait, Welcome
 from meshcron.net import gate as module
 from meshcron.net.address import endpoint
-from meshcron.net.curve import DOMAIN, harden
+from meshcron.net.codec import Header, encode
+from meshcron.net.curve import harden
 from meshcron.net.gate import Gate
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey, CurvePair, new_curve_pair
-from tests.integration.net.net_stage import CLUSTER, HOST, sample, until
+from tests.integration.net.net_stage import CLUSTER, HOST, inspected, sample, until
 from tests.integration.net.test_strangers import closed, noises
 
 KEY = ClusterKey(secrets.token_bytes(32))
@@ -116,19 +117,62 @@ async def test_no_answer_is_none_within_its_time(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_member_enters_with_its_own_key() -> None:
-    """It forgot the cluster key and runs no gate, but knows the gates' public key."""
+    """It forgot the cluster key and runs no gate, but knows the gates' public key. It speaks for itself alone: with
+    its key nobody else becomes a member; nor is it heard once it is none any more."""
     node = new_curve_pair()
     gates = KEY.curve_pair(GATE).public
+    own = sample(Hello, profile=sample(Profile, node_id="n", public_key=node.public.decode()))
     async with gate() as server, gate(key=None, pair=node, gate_key=gates) as client:
         assert client.port == 0
-        assert await client.knock(HOST, server.port, hello()) is None
+        assert await client.knock(HOST, server.port, own) is None
         assert client.counters.another_key == 1
         server.set_members([new_curve_pair().public.decode(), node.public.decode()])
-        assert await client.knock(HOST, server.port, hello()) == welcome(hello())
+        assert await client.knock(HOST, server.port, own) == welcome(own)
+        with capture_logs() as lines:
+            assert await client.knock(HOST, server.port, hello("a friend")) is None
+        assert [line["event"] for line in lines] == ["knocks with a member's key about another agent"]
+        assert server.counters.uninvited == 1
         server.set_members([])
-        assert await client.knock(HOST, server.port, hello()) is None
+        assert await client.knock(HOST, server.port, own) is None
     async with gate(key=None, pair=node) as client:
-        assert await client.knock(HOST, 1, hello()) is None
+        assert await client.knock(HOST, 1, own) is None
+
+
+async def test_a_removed_member_that_is_still_connected() -> None:
+    """Its connection passed the handshake while it was a member; what it says later counts no more (fault 39)."""
+    node = new_curve_pair()
+    own = sample(Hello, profile=sample(Profile, node_id="n", public_key=node.public.decode()))
+    async with gate() as server:
+        server.set_members([node.public.decode()])
+        context = zmq.Context()
+        raw = context.socket(zmq.DEALER)
+        harden(raw, node, KEY.curve_pair(GATE).public)
+        raw.connect(endpoint(HOST, server.port))
+        try:
+            raw.send_multipart(encode(Header("", 0), own))
+            await until(lambda: raw.poll(0))
+            raw.recv_multipart()
+            server.set_members([])
+            raw.send_multipart(encode(Header("", 0), own))
+            await until(lambda: server.counters.uninvited == 1)
+            assert not raw.poll(0)
+        finally:
+            context.destroy(linger=0)
+
+
+async def test_another_key_is_said_once_in_words() -> None:
+    """To the operator of the agent that knocks, however often it does; of each gate once."""
+    async with gate() as server, gate() as second, gate(key=OTHER_KEY) as client:
+        with capture_logs() as lines:
+            for _ in range(5):
+                assert await client.knock(HOST, server.port, hello()) is None
+            assert await client.knock(HOST, second.port, hello()) is None
+        said = [line["event"] for line in lines if "does not accept" in line["event"]]
+        assert said == [
+            f"the gate at {HOST}:{port} does not accept this key: another cluster's?"
+            for port in (server.port, second.port)
+        ]
+        assert client.counters.another_key == 6
 
 
 async def test_a_host_name_is_looked_up() -> None:
@@ -181,25 +225,13 @@ async def test_its_sockets_have_curve_and_a_zap_domain() -> None:
 
     def knocked(who: Hello) -> GateMessage:
         for context in (server._context, client._context):
-            seen.extend(look(context))
+            seen.extend(inspected(context))
         return welcome(who)
 
     async with gate(knocked) as server, gate() as client:
         await client.knock(HOST, server.port, hello())
         assert sorted(seen) == sorted([zmq.ROUTER, zmq.ROUTER, zmq.DEALER])
         assert server._context is not client._context
-
-
-def look(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[int]:
-    """The kinds of sockets that touch the network, each looked at."""
-    for each in context._sockets:
-        if each.type in {zmq.PAIR, zmq.REP}:
-            assert each.getsockopt_string(zmq.LAST_ENDPOINT).startswith("inproc://")
-            continue
-        assert each.getsockopt(zmq.MECHANISM) == zmq.CURVE
-        assert each.getsockopt(zmq.ZAP_DOMAIN).rstrip(b"\0") == DOMAIN
-        assert each.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
-        yield each.type
 
 
 async def test_noise_does_not_disturb_it() -> None:
