@@ -58,9 +58,12 @@ Concurrency = Literal["allow", "forbid", "queue", "replace"]
 CatchUp = Literal["skip", "latest", "all"]
 OnLost = Literal["lost", "rerun"]
 When = Literal["success", "failure", "always"]
-Role = Literal["viewer", "operator", "editor", "admin"]
-ROLES: tuple[Role, ...] = ("viewer", "operator", "editor", "admin")
-"""Weakest first; a role may do all that the ones before it may."""
+Role = Literal["local", "viewer", "operator", "editor", "admin"]
+RANKS: tuple[Role, ...] = ("local", "viewer", "operator", "editor", "admin")
+"""Weakest first; a role may do all that the ones before it may. `local` is the own token of an agent that only runs
+jobs: it sees the agents and who leads, no job."""
+ROLES = RANKS[1:]
+"""What a person's token may be."""
 
 
 class Limits(Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import Forbidden, TooManyAttempts, Unauthenticated
-from meshcron.model import ROLES, Role, Token
+from meshcron.model import RANKS, Role, Token
 from meshcron.values import is_loopback
 
 Need = Role | Literal["open"]
@@ -51,7 +51,7 @@ class Caller(Struct, frozen=True):
 
     def may(self, need: Need) -> bool:
         """True where the role reaches."""
-        return need == "open" or ROLES.index(self.role) >= ROLES.index(need)
+        return need == "open" or RANKS.index(self.role) >= RANKS.index(need)
 
 
 class Throttle:
@@ -103,6 +103,8 @@ class Gate:
         self._token_by_hash = token_by_hash
         self._wall_clock_us = wall_clock_us
         self._throttle = Throttle(monotonic)
+        self.wrong_tokens = 0
+        """Since the start."""
 
     def admit(self, authorization: str | None, remote_ip: str, via: str = "") -> Caller:
         """The caller with this `Authorization`. `via`: the node id of the agent that passed the request on; then a
@@ -118,6 +120,7 @@ class Gate:
         token = self._token(digest, via or self._settings.node_id)
         if token is None:
             self._throttle.wrong(address)
+            self.wrong_tokens += 1
             raise Unauthenticated("this token is not valid here, or no longer")
         self._throttle.right(address, digest)
         return Caller(role=token.role, token_id=token.id, actor=f"{token.name}@{via[:8] or remote_ip}")

@@ -18,11 +18,11 @@ from meshcron.api.auth import Caller, Need
 from meshcron.api.bodies import JsonObject, parse_object, printable
 from meshcron.api.query import Query
 from meshcron.api.views import Shown, encode
-from meshcron.errors import Forbidden, InvalidRequest, MeshcronError
+from meshcron.errors import Forbidden, InvalidRequest, MeshcronError, NoLeader
 
 if TYPE_CHECKING:
     from meshcron.api.context import Context
-    from meshcron.service import Elsewhere
+    from meshcron.service import Elsewhere, Told
 
 log = logging.getLogger("meshcron.api")
 
@@ -34,6 +34,11 @@ KEY_CHARS_MAX = 256
 
 PASSED_ON = ("Authorization", "Accept", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer")
 """Headers of a request that mean something to the agent it is passed on to."""
+
+JUDGED_BY = "/v1/leader"
+"""Opens to every role: whoever may see this may see what is told of one agent."""
+
+UNJUDGED = "this agent did not know the tokens when the request came; try again"
 
 JSON_HEADER = "application/json; charset=UTF-8"
 
@@ -79,22 +84,43 @@ class Handler(RequestHandler):
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         if self.admission.error is not None:
             raise self.admission.error
-        if need == "open" or self.admission.judged:
+        judged = need == "open" or self.admission.judged
+        if judged:
             if need != "open" and not (self.admission.caller and self.admission.caller.may(need)):
                 raise Forbidden(f"this needs a token with the role {need}")
             if self.request.method in {"GET", "HEAD"}:
                 return None
         elsewhere = self.context.elsewhere
-        if elsewhere is None or self.LOCAL or self.admission.via:
+        if judged and (elsewhere is None or self.LOCAL or self.admission.via):
             return None
+        if elsewhere is None or self.admission.via:
+            raise NoLeader(UNJUDGED)
+        if self.LOCAL:
+            return self.judged_by(elsewhere)
         to = elsewhere.where()
+        if not to and not judged:
+            raise NoLeader(UNJUDGED)  # it has begun to lead since the request's headers came
         return self.pass_on(elsewhere, to, self.request.method or "", self.request.uri or "/") if to else None
+
+    async def judged_by(self, elsewhere: Elsewhere) -> None:
+        """What only this agent can tell, asked for with a token that only others know: it must open the leader's own
+        page of that kind. Refuses with the leader's words."""
+        to = elsewhere.where()
+        if not to:
+            raise NoLeader(UNJUDGED)
+        told = await elsewhere.ask(to, "GET", JUDGED_BY, self._passed_on(), b"")
+        if told.status != HTTPStatus.OK:
+            self._tell(told)
 
     async def pass_on(self, elsewhere: Elsewhere, to: str, method: str, uri: str) -> None:
         """Lets another agent answer. The token travels along and is judged there again."""
+        self._tell(await elsewhere.ask(to, method, uri, self._passed_on(), self.request.body))
+
+    def _passed_on(self) -> dict[str, str]:
         given = self.request.headers
-        headers = {name: given[name] for name in PASSED_ON if name in given}
-        told = await elsewhere.ask(to, method, uri, headers, self.request.body)
+        return {name: given[name] for name in PASSED_ON if name in given}
+
+    def _tell(self, told: Told) -> None:
         self.set_status(told.status)
         for name, value in told.headers.items():
             self.set_header(name, value)

@@ -15,7 +15,7 @@ from meshcron.errors import NotFound
 class Members(Handler):
     """`GET /v1/members`: every member, by name."""
 
-    NEEDS: ClassVar = {"GET": "viewer"}
+    NEEDS: ClassVar = {"GET": "local"}
 
     async def get(self) -> None:
         members = self.context.service.members()
@@ -59,7 +59,7 @@ class Leave(Handler):
 class Leader(Handler):
     """`GET /v1/leader`: the member that leads, 503 while none does."""
 
-    NEEDS: ClassVar = {"GET": "viewer"}
+    NEEDS: ClassVar = {"GET": "local"}
 
     def get(self) -> None:
         self.show(views.member(self.context.service.leader()))
@@ -68,7 +68,7 @@ class Leader(Handler):
 class IsLeader(Handler):
     """`GET /v1/isleader`: 200 on the agent that leads, 404 on every other."""
 
-    NEEDS: ClassVar = {"GET": "viewer"}
+    NEEDS: ClassVar = {"GET": "local"}
     LOCAL: ClassVar = True
 
     def get(self) -> None:

@@ -12,7 +12,7 @@ from meshcron.api import auth
 from meshcron.api.auth import WRONG_TOKENS_MAX, Caller, Gate, Throttle, secret_of, token_hash
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import Forbidden, TooManyAttempts, Unauthenticated
-from meshcron.model import ROLES
+from meshcron.model import RANKS
 from tests.unit.api.api_fake import NODE_ID, NOW_US, SECRETS, FakeCluster
 
 SETTINGS = ApiSettings(agent="agent1", allowed_hosts=frozenset(), node_id=NODE_ID)
@@ -48,7 +48,7 @@ def test_secret_of(header: str, secret: str) -> None:
     assert secret_of(header) == secret
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", RANKS)
 def test_token(role: str) -> None:
     """A known token is its role, and the audit learns name and address."""
     caller = gate(FakeCluster()).admit(f"Bearer {SECRETS[role]}", "10.0.0.9")  # type: ignore[index]
@@ -183,9 +183,9 @@ def test_auth_off() -> None:
 
 def test_roles() -> None:
     """Each may what the weaker may, and `open` everybody."""
-    for at, role in enumerate(ROLES):
+    for at, role in enumerate(RANKS):
         caller = Caller(role=role, token_id="", actor="")
-        assert [caller.may(need) for need in ROLES] == [at >= other for other in range(len(ROLES))]
+        assert [caller.may(need) for need in RANKS] == [at >= other for other in range(len(RANKS))]
         assert caller.may("open")
 
 
