@@ -295,7 +295,7 @@ class Process:
             started_wall_us=clock.wall_clock_us(),
             warnings=tuple(config.warnings()),
         )
-        standing = Standing(agent, facts, clock.now)
+        standing = Standing(agent, facts, clock.now, mesh.refused)
 
         service = Service(
             propose=driver.propose,

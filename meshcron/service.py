@@ -78,6 +78,8 @@ class AgentView(Struct, frozen=True, kw_only=True):
     started_wall_us: int
     warnings: tuple[str, ...] = ()
     """What the operator should know, e.g. that the API is open."""
+    refused: Mapping[tuple[str, str], int] = {}
+    """How often somebody was not let in since the start: (where, why) -> times."""
 
 
 class Explained(Struct, frozen=True):

@@ -53,6 +53,7 @@ ROUTES = (
     Route("/v1/explain", schedules.Explain),
     Route("/v1/tokens", tokens.Tokens),
     Route("/v1/tokens/{id}", tokens.OneToken),
+    Route("/metrics", status.Metrics),
     Route("/health", status.Health),
     Route("/ready", status.Ready),
 )

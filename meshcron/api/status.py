@@ -12,11 +12,27 @@ from meshcron.errors import NoLeader
 class StatusPage(Handler):
     """`GET /v1/`: this agent and its place in the cluster."""
 
-    NEEDS: ClassVar = {"GET": "viewer"}
+    NEEDS: ClassVar = {"GET": "local"}
 
     def get(self) -> None:
         service = self.context.service
         self.show(views.status(service.agent(), list(service.members())))
+
+
+class Metrics(Handler):
+    """`GET /metrics`: this agent for Prometheus."""
+
+    NEEDS: ClassVar = {"GET": "local"}
+    LOCAL: ClassVar = True
+
+    def get(self) -> None:
+        from meshcron.api.exposition import CONTENT_TYPE_LATEST, exposition  # noqa: PLC0415 - 1 MiB where nobody asks
+
+        service = self.context.service
+        ready = service.why_not_ready() is None
+        wrong = self.context.gate.wrong_tokens
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(exposition(service.agent(), service.members(), ready=ready, wrong_tokens=wrong))
 
 
 class Health(Handler):

@@ -115,6 +115,10 @@ class Driver:
         self.handle(HelloHeard(hello))
         return answer
 
+    def may_command(self, node_id: str) -> bool:
+        """Whether this member's word about the log counts."""
+        return self._agent.may_command(node_id)
+
     def persisted(self, n: int) -> None:
         """The writer's word: everything up to n is durable."""
         self._durable = max(self._durable, n)

@@ -72,6 +72,7 @@ class Core(Protocol):
 
     def handle(self, event: Event) -> None: ...
     def knocked(self, hello: Hello) -> GateMessage: ...
+    def may_command(self, node_id: str) -> bool: ...
 
 
 Install = Callable[[int, LogBase, Sequence[Chunk]], None]
@@ -190,6 +191,21 @@ class Mesh:
         topics = {HEARTBEATS, ALL, *(tag_topic(key, value) for key, value in tags.items())}
         self._transport.subscribe(frozenset(topics))
 
+    def refused(self) -> dict[tuple[str, str], int]:
+        """How often somebody was not let in since the start, or we were not: (where, why) -> times."""
+        gate, mesh = self._gate.counters, self._transport.counters
+        return {
+            ("gate", "handshake"): gate.refused,
+            ("gate", "malformed"): gate.malformed,
+            ("gate", "uninvited"): gate.uninvited,
+            ("gate", "flooded"): gate.shut,
+            ("mesh", "handshake"): mesh.refused,
+            ("mesh", "malformed"): mesh.malformed,
+            ("mesh", "foreign_cluster"): mesh.foreign,
+            ("mesh", "uninvited"): mesh.uninvited,
+            ("own_knock", "another_key"): gate.another_key,
+        }
+
     # effects out
 
     def connect(self, effect: Connect) -> None:
@@ -251,7 +267,8 @@ class Mesh:
             case Reply():
                 self.calls.answered(sender, message)
             case SnapshotChunk():
-                self._snapshots.chunk(sender, message)
+                if self._core.may_command(sender):
+                    self._snapshots.chunk(sender, message)
             case SnapshotWanted():
                 self._snapshots.wanted(sender, message)
             case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -47,10 +47,18 @@ def machine_facts(host: str) -> dict[str, str]:
 class Standing:
     """Answers from the core's committed state; changes nothing."""
 
-    def __init__(self, agent: Agent, facts: Facts, now: Callable[[], Instant]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        facts: Facts,
+        now: Callable[[], Instant],
+        refused: Callable[[], Mapping[tuple[str, str], int]] = dict,
+    ) -> None:
+        """`refused`: how often somebody was not let in, by (where, why)."""
         self._agent = agent
         self._facts = facts
         self._now = now
+        self._refused = refused
 
     def agent_view(self) -> AgentView:
         """This agent and its place in the cluster."""
@@ -74,6 +82,7 @@ class Standing:
             encrypted=True,
             started_wall_us=facts.started_wall_us,
             warnings=facts.warnings,
+            refused=self._refused(),
         )
 
     def member_views(self) -> Sequence[MemberView]:

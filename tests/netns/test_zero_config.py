@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,19 @@ def test_a_fourth_with_another_key_stays_outside(trio: Lan, tmp_path: Path) -> N
     finally:
         stranger.kill()
         network.remove("stranger")
+
+
+def test_what_a_default_start_opens(trio: Lan) -> None:
+    """Three ports, of which CURVE is the guard, to the network; HTTP to this machine alone. Nothing else listens on
+    TCP there."""
+    for machine in trio.machines:
+        inside = ("ip", "netns", "exec", trio.network.namespace(machine.name))
+        shown = subprocess.check_output([*inside, "cat", "/proc/net/tcp", "/proc/net/tcp6"], text=True)
+        words = [line.split() for line in shown.splitlines()]
+        places = [each[1].split(":") for each in words if len(each) > 3 and each[3] == "0A"]
+        open_to_all = {int(port, 16) for address, port in places if address != "0100007F"}
+        assert open_to_all == {8946, 8947, 8948}
+        assert len(places) == 4
 
 
 def test_a_machine_gets_another_address(trio: Lan, ticks: Everywhere) -> None:

@@ -118,6 +118,26 @@ class RealAgent:
         assert port is not None
         return Client(port, self.token)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it wrote down of itself."""
+        found: dict[str, Any] = json.loads((self.folder / "agent.json").read_text())
+        return found
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Used since its start, user and system."""
+        assert self.process is not None
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def start(self, *flags: str) -> None:
         """Start it and wait until it answers."""
         (self.folder / "agent.json").unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -68,19 +67,6 @@ class MeshAgent(RealAgent):
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-
-    @property
-    def rss_bytes(self) -> int:
-        """Resident memory."""
-        assert self.process is not None
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What it wrote down of itself."""
-        found: dict[str, Any] = json.loads((self.folder / "agent.json").read_text())
-        return found
 
     @property
     def members(self) -> list[dict[str, Any]]:

@@ -35,13 +35,13 @@ from meshcron.commands import (
     StopRun,
 )
 from meshcron.errors import Conflict, InvalidSchedule, NoLeader, NotFound, PreconditionFailed, UnknownJob
-from meshcron.model import ROLES, SECOND_US, Execution, Job, Member, Role, Status, Token, Trigger
+from meshcron.model import RANKS, SECOND_US, Execution, Job, Member, Role, Status, Token, Trigger
 from meshcron.service import AgentView, Explained, MemberView, OutputChunk, Service
 
 NOW_US = 1_893_456_000 * SECOND_US
 """2030-01-01T00:00:00Z: the fake's wall clock stands there until a test moves it."""
 
-SECRETS: dict[Role, str] = {role: f"mc_secret-of-the-{role}" for role in ROLES}
+SECRETS: dict[Role, str] = {role: f"mc_secret-of-the-{role}" for role in RANKS}
 NODE_ID = "node-1"
 
 
@@ -65,7 +65,7 @@ class FakeCluster:
         """Raised by the next proposals, as if the cluster said so."""
         self.runs_end = True
         self.index = 100
-        for role in ROLES:
+        for role in RANKS:
             self.add_token(role, SECRETS[role], role)
 
     # ---- Setting the scene ----
@@ -179,6 +179,7 @@ class FakeCluster:
             paused=False,
             encrypted=True,
             started_wall_us=NOW_US,
+            refused={("gate", "handshake"): 3},
         )
 
     def member_views(self) -> Sequence[MemberView]:

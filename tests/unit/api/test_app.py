@@ -23,7 +23,7 @@ from meshcron.api.router import Route
 from meshcron.api.server import ApiServer, serve
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import MeshcronError
-from meshcron.model import ROLES, Status
+from meshcron.model import RANKS, Status
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import SECRETS, FakeCluster
 
@@ -51,8 +51,14 @@ NEEDED = {
     ("/v1/tokens", "GET"): "admin",
     ("/v1/tokens", "POST"): "admin",
     ("/v1/tokens/{id}", "DELETE"): "admin",
+    ("/v1", "GET"): "local",
+    ("/v1/members", "GET"): "local",
+    ("/v1/leader", "GET"): "local",
+    ("/v1/isleader", "GET"): "local",
+    ("/metrics", "GET"): "local",
 }
-"""API.md, Who may: viewer < operator (run, kill, toggle) < editor (jobs) < admin (tokens). All else is looking."""
+"""API.md, Who may: local (agents, leader) < viewer < operator (run, kill, toggle) < editor (jobs) < admin (tokens).
+All else is looking."""
 
 
 def path_of(route: str, cluster: FakeCluster) -> str:
@@ -88,7 +94,7 @@ def test_every_method_and_role(route: Any, port: int, cluster: FakeCluster) -> N
         if known and need is None:
             need = "viewer"
             assert method in {"GET", "HEAD"}, f"{method} {route.path} changes something and is not in NEEDED"
-        for role in (None, *ROLES):
+        for role in (None, *RANKS):
             client = Client(port, SECRETS[role] if role else None)
             answer = client(method, path_of(route.path, cluster), body_of(route.path, method))
             cluster.token_rows.pop("id-new", None)
@@ -102,7 +108,7 @@ def test_every_method_and_role(route: Any, port: int, cluster: FakeCluster) -> N
             elif role is None:
                 assert answer.status == 401
                 assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-            elif ROLES.index(role) < ROLES.index(need):
+            elif RANKS.index(role) < RANKS.index(need):
                 assert answer.status == 403
             else:
                 assert answer.status in {200, 201, 202}
