@@ -116,7 +116,7 @@ def test_what_a_worker_s_machine_opens(agent: RealAgent, tmp_path: Path) -> None
     try:
         wait_for(lambda: worker.client("GET", "/ready").status == 200, "its leader")
         assert metrics(worker)["meshcron_has_leader",] == 1
-        assert metrics(agent)["meshcron_members", "alive"] == 2
+        wait_for(lambda: metrics(agent)["meshcron_members", "alive"] == 2, "the worker is heard")
         for path in ("/v1/", "/v1/members", "/v1/leader", "/metrics"):
             assert worker.client("GET", path).status == 200
         for method, path in (("GET", "/v1/jobs"), ("GET", "/v1/executions/secret"), ("GET", "/v1/history")):
