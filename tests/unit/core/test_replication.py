@@ -18,6 +18,7 @@ from meshcron.errors import NoLeader
 from meshcron.messages import Appended, Forgotten
 from meshcron.model import SECOND_US, Instant, Job
 from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
+from meshcron.vocabulary import VOCABULARY
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, Disk
 from tests.unit.core.lab import Lab
 
@@ -312,7 +313,7 @@ def leading_voter() -> tuple[Replication, Turn]:
         body = entries.encode(entries.Noop(index, 0, 0))
         crc = chain(crc, index, 1, body)
         rows.append(LogRow(index, 1, crc, body))
-    voter = Voter("a", LAN, BallotRow(1, "a"), rows, (0, 0, CHAIN_START))
+    voter = Voter("a", LAN, VOCABULARY, BallotRow(1, "a"), rows, (0, 0, CHAIN_START))
     voter.rosters = [(0, frozenset("abc"))]
     leader, turn = Replication(voter), Turn(Instant(SECOND_US, 0))
     leader.lead(turn)
