@@ -57,7 +57,7 @@ from meshcron.runtime.process import Processes
 from meshcron.runtime.standing import Facts, Standing, machine_facts
 from meshcron.service import OutputChunk, Service
 from meshcron.store.database import DATABASE
-from meshcron.store.directory import NODE_FILE, DataDirectory, Identity, machine_id
+from meshcron.store.directory import COPY_FILE, NODE_FILE, DataDirectory, Identity, machine_id
 from meshcron.store.log import LogBase
 from meshcron.store.refusals import words
 from meshcron.store.salvage import salvage as salvage_files
@@ -80,6 +80,9 @@ RELOADED = frozenset({"tag"})
 
 READY_SECONDS = 30.0
 """A first answer takes well under a second; whoever waits longer has a disk that does not answer."""
+
+START_ID_DIGITS = 12
+"""48 random bits: enough to tell the starts of one node id apart."""
 
 START_OVER = -1
 """Not an exit code: begin again as a newcomer."""
@@ -223,7 +226,7 @@ class Process:
             self._answering = Answering(agent, read_output(processes), self._url(server.port), self._passing_secret)
             port = server.port
             await self._ready(agent, driver, standing, local, lambda: self._announce(port, endpoint))
-            (self._folder / RECOVERED_FILE).unlink(missing_ok=True)
+            drop_markers(self._folder)
             self._say_ready(server.port)
             code = await self._ending
             if self._failure:
@@ -232,6 +235,7 @@ class Process:
         finally:
             if server is not None:
                 await close_server(server)
+            mark_copy(self._folder, agent)
             driver.close()
             await mesh.close()
             housekeeping.close()
@@ -263,6 +267,7 @@ class Process:
             node_id=self._store.identity.node_id,
             name=self._config.name,
             session=self._store.start,
+            start_id=random_id()[:START_ID_DIGITS],
             tags=dict(self._config.tag),
             facts=machine_facts(self._config.name),
             slots=self._config.slots,
@@ -474,6 +479,18 @@ def set_aside(folder: Path) -> None:
     finally:
         directory.close()
     (folder / RECOVERED_FILE).unlink(missing_ok=True)  # last: until then the next start sets aside what is left
+
+
+def mark_copy(folder: Path, agent: Agent) -> None:
+    """Remember that the others know this directory for a copy: --adopt-data-dir then counts, wherever it lies."""
+    if agent.is_copy:
+        (folder / COPY_FILE).touch(mode=0o600)
+
+
+def drop_markers(folder: Path) -> None:
+    """The agent is what it seemed to be: what an earlier start left for this one is done."""
+    for name in (RECOVERED_FILE, COPY_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_output(processes: Processes) -> ReadOutput:

@@ -39,6 +39,8 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An accepted execution may wait for a free slot until then, within one session of the agent."""
     timeout_us: int = 0
     env: dict[str, str] | None = None
+    start_id: str = ""
+    """The newest start of that agent that the sender has heard; another one does not obey. "" = it heard none."""
 
 
 class Run(Struct, frozen=True, tag="run"):
@@ -167,6 +169,8 @@ class Profile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     protocol: int = 1
     """The highest that it speaks (vocabulary.py)."""
+    start_id: str = ""
+    """Random, another one for each start: two with one number are two copies of a data directory. "" = not told."""
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat", kw_only=True):
@@ -204,6 +208,8 @@ class Hello(Struct, frozen=True, tag="hello"):
     """Its cluster has no job yet: it may dissolve into another one of the same key."""
     token: Token | None = None
     """Its own local token (the hash), committed with its admission."""
+    echo: str = ""
+    """What the gate said last (`Wait.nonce`): a Hello that hung in a queue cannot know it."""
 
 
 class MemberInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -241,12 +247,18 @@ class Wait(Struct, frozen=True, tag="wait"):
     virgin: bool = True
     gates: tuple[Endpoint, ...] = ()
     """Who can do more for it: the answering agent has no say in who becomes a member."""
+    led: bool = False
+    """Its cluster has a leader."""
+    nonce: str = ""
+    """Knock again with this in `Hello.echo`: it shows that you speak now."""
 
 
 class Refused(Struct, frozen=True, tag="refused"):
     """A gate's answer: no, for this reason; a person has to act."""
 
     why: str
+    is_copy: bool = False
+    """Another start of the same data directory lives: the agent that hears this must end."""
 
 
 class Admit(Struct, frozen=True, tag="admit"):

@@ -9,6 +9,7 @@ from meshcron.core import events
 from meshcron.core.admission import Admission, meets, refused
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
+from meshcron.core.copies import Copies, refusal
 from meshcron.core.effects import Alarm, Answer, Connect, Effect, Halt, Knock, Publish, Send, StartOver
 from meshcron.core.election import Clocks
 from meshcron.core.events import Event
@@ -50,6 +51,9 @@ FORGOTTEN = (
     "new node id; look at the disk"
 )
 
+LEADERLESS_US = 30 * SECOND_US
+"""An agent of an unused cluster that has known no leader for so long goes over to another cluster of its key."""
+
 LEDGER_MESSAGES = (
     messages.PreVote
     | messages.PreVoteReply
@@ -73,6 +77,7 @@ class Agent:
         self.clock = ClusterClock()
         self.membership = Membership(settings.node_id, settings.timing)
         self.runner = Runner(settings.node_id, settings.name, settings.session, settings.slots, loaded, self.clock)
+        self.runner.start_id = settings.start_id
         self.ledger = Ledger(
             settings.node_id,
             settings.timing,
@@ -94,6 +99,9 @@ class Agent:
             expect=settings.expect,
             eligible=settings.eligible,
         )
+        self._copies = Copies(settings.node_id, settings.session, settings.start_id, self.membership)
+        self.is_copy = False
+        """Another start of this data directory lives, and was there first: this agent ends."""
         self._leading: Leading | None = None
         self._persists = 0
         self._news: messages.RosterNews | None = None
@@ -111,7 +119,11 @@ class Agent:
         self._endpoint_changes = 0
         self._met_clusters: set[str] = set()
         self._farewell_boot_us = 0
+        self._led_boot_us = 0
+        """When a leader was last known."""
         self._refused_boot_us = 0
+        self._echo = ""
+        """What a gate wants to hear again."""
         self._over = False
 
     # what others ask
@@ -210,6 +222,7 @@ class Agent:
             tags=self.tags,
             facts=settings.facts,
             session=settings.session,
+            start_id=settings.start_id,
             priority=settings.priority,
             eligible=settings.eligible,
             version=settings.version,
@@ -225,6 +238,7 @@ class Agent:
     def start(self, now: Instant) -> list[Effect]:
         """The first call: take up what earlier sessions left, stand for leader if nobody else can."""
         turn = Turn(now)
+        self._led_boot_us = now.boot_us
         self.membership.start(now.boot_us)
         self._admission.start(now.boot_us)
         self.runner.resume(turn, disown=self._settings.recovering)
@@ -261,7 +275,9 @@ class Agent:
         self._advance(turn)
         if self._leading is not None:
             self.ledger.send(turn, self._log_holders(), self.clock.cluster_us(turn.now))
-        self.runner.leader = self.leader
+        leader = self.runner.leader = self.leader
+        if leader and self.is_heard(leader, turn.now):
+            self._led_boot_us = turn.now.boot_us
         self._connect(turn)
 
     def next_wakeup(self, now: Instant) -> int:
@@ -568,6 +584,7 @@ class Agent:
             self._settings.generation,
             virgin=self.state.is_virgin(),
             token=self._settings.local_token,
+            echo=self._echo,
         )
 
     def _knock(self, turn: Turn) -> None:
@@ -588,6 +605,12 @@ class Agent:
         if hello.cluster in ("", ours) and hello.profile.protocol < self.protocol:
             why = f"the cluster speaks protocol {self.protocol}, this agent only {hello.profile.protocol}"
             return messages.Refused(f"{why}; upgrade meshcron on its machine")
+        judged = self._copies.judge(hello.profile, hello.echo, now.boot_us)
+        if judged == "copy":
+            return refusal(hello.profile.name)
+        if judged:
+            nonce = self._copies.nonce(now.boot_us) if judged == "unproven" else ""
+            return Wait(profile, ours, "another start of this agent was heard", nonce=nonce)
         if member is not None and hello.cluster in ("", ours):
             return Welcome(
                 profile=profile,
@@ -600,7 +623,8 @@ class Agent:
         if hello.cluster == ours:
             return messages.Refused("it was removed from this cluster; start with an empty data directory")
         if hello.cluster:
-            return Wait(profile, ours, "this is another cluster of the same key", self.state.is_virgin())
+            why = "this is another cluster of the same key"
+            return Wait(profile, ours, why, self.state.is_virgin(), led=bool(self.leader))
         holder = next((one for one in self.roster() if one.name == hello.profile.name), None)
         if holder is not None and self.is_heard(holder.node_id, now):
             return messages.Refused(f"a member named {holder.name!r} is alive; choose another name with --name")
@@ -624,6 +648,9 @@ class Agent:
             else:
                 self._admission.heard_newcomer(profile, turn.now.boot_us)
             return
+        if self._copies.judge(profile, hello.echo, turn.now.boot_us):
+            self._copies.met(profile, hello.echo, turn)
+            return
         member = self._member(profile.node_id)
         if member is not None and member.public_key == profile.public_key and hello.cluster in ("", self.cluster):
             self._learn_endpoint(profile.node_id, profile.endpoint)
@@ -636,21 +663,35 @@ class Agent:
         elif hello.cluster != self.cluster:
             self._met(hello.cluster, turn, virgin=hello.virgin)
 
-    def _knock_answered(self, event: events.KnockAnswered, turn: Turn) -> None:
-        match event.message:
+    def _knock_answered(self, event: events.KnockAnswered, turn: Turn) -> None:  # noqa: C901, PLR0912 - as above
+        message = event.message
+        if isinstance(message, Welcome | Wait) and self._copies.is_ours(message.profile):
+            message = refusal(self._settings.name)
+        match message:
             case Welcome() as welcome:
+                if self._copies.judge(welcome.profile, "", turn.now.boot_us):
+                    return  # where it listens is no place to dial; it hears so when it knocks
                 self._admission.answered(event.host, event.port, welcome.profile, turn)
                 self._welcomed(welcome)
             case Wait() as wait:
+                if wait.nonce and wait.nonce != self._echo:
+                    self._echo = wait.nonce
+                    turn.at_once(Knock(event.host, event.port, self._hello_of_ours()))
+                    return
                 self._admission.answered(event.host, event.port, wait.profile, turn)
                 for gate in wait.gates[:GATES_MAX]:
                     self._admission.learn(gate.host, gate.gate_port, "", turn.now.boot_us)
                 if self.cluster and wait.cluster not in ("", self.cluster):
                     self._met(wait.cluster, turn, virgin=wait.virgin)
+                    if wait.led:
+                        self._go_over(wait, turn)
                 elif not self.cluster and wait.cluster:
                     self._admission.heard_of_cluster(turn.now.boot_us)
                 elif not self.cluster:
                     self._admission.heard_newcomer(wait.profile, turn.now.boot_us)
+            case messages.Refused(is_copy=True) as no:
+                self.is_copy = True
+                turn.at_once(Halt(no.why))
             case messages.Refused() as no:
                 if turn.now.boot_us >= self._refused_boot_us:
                     self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US
@@ -679,6 +720,21 @@ class Agent:
             turn.at_once(
                 Alarm("two_clusters", "another cluster with this key has jobs of its own: back up one and rejoin it")
             )
+
+    def _go_over(self, wait: Wait, turn: Turn) -> None:
+        """Our cluster may have dissolved while we were cut off: then nobody is left to tell us so."""
+        if self.leader and self.is_heard(self.leader, turn.now):
+            return
+        what = meets(self.cluster, self._is_unused(), wait.cluster, wait.virgin)
+        if what == "dissolve" and turn.now.boot_us - self._led_boot_us >= LEADERLESS_US:
+            self._start_over(f"its cluster has no leader any more; it joins {wait.cluster}", turn)
+
+    def _is_unused(self) -> bool:
+        """As far as our own log tells: what was committed, and is missing here, does not need us."""
+        waiting = self.ledger.waiting_entries()
+        jobs = any(isinstance(one, entries.JobPut) for one in waiting)
+        tokens = any(isinstance(one, entries.TokenPut) and not one.token.node_id for one in waiting)
+        return self.state.is_virgin() and not jobs and not tokens
 
     def _start_over(self, why: str, turn: Turn) -> None:
         self._stop_leading(turn)

@@ -89,7 +89,11 @@ def spec_of(job: Job, uid: int, revision: int) -> Spec:
 class Dispatch:
     """What the leader still waits for an answer to. Lost with the leadership: a new leader sends all again."""
 
-    def __init__(self, node_id: str, state: State, clock: ClusterClock, lost_us: int) -> None:
+    def __init__(
+        self, node_id: str, state: State, clock: ClusterClock, lost_us: int, start_of: Callable[[str], str]
+    ) -> None:
+        """`start_of`: node id -> the newest start of that agent that was heard, "" = none."""
+        self._start_of = start_of
         self._node_id = node_id
         self._lost_us = lost_us
         self._state = state
@@ -192,6 +196,7 @@ class Dispatch:
             wait_until_cluster_us=execution.due_cluster_us + job.start_deadline_us,
             timeout_us=job.timeout_us,
             env=execution.env,
+            start_id=self._start_of(execution.node_id),
         )
 
     def _job(self, execution: Execution) -> Job:

@@ -101,7 +101,7 @@ class Leading:
         self._ledger = ledger
         self._membership = membership
         self._scheduler = Scheduler(state, clock, settings.horizon_us)
-        self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us)
+        self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us, self._start_of)
         self._proposals = Proposals(state, clock, self._scheduler)
         self.ready = False
         """The term's first entry is applied: the state is current, decisions may be taken."""
@@ -131,6 +131,10 @@ class Leading:
         """A Roster or HandOver entry of ours is on its way."""
         self._upgrading = False
         """A Config entry of ours is on its way."""
+
+    def _start_of(self, node_id: str) -> str:
+        beat = self._membership.beat_of(node_id)
+        return beat.profile.start_id if beat else ""
 
     # the term's beginning and end
 

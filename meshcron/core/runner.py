@@ -123,6 +123,8 @@ class Runner:
         self._node_id = node_id
         self._agent = agent
         self._session = session
+        self.start_id = ""
+        """Of this start; an order for another one is not ours."""
         self._slots = slots
         self._specs = {row.digest: msgspec.json.decode(row.spec, type=Spec) for row in loaded.specs}
         self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}
@@ -227,6 +229,8 @@ class Runner:
         seen = self._seen.get(order.execution_id)
         if seen is not None:
             return Ack(execution_id=order.execution_id, state="known", known=seen.state)
+        if order.start_id not in ("", self.start_id):
+            return Ack(execution_id=order.execution_id, state="not_now", mark_cluster_us=self._mark_cluster_us)
         if order.start_by_cluster_us <= self._mark_cluster_us:
             return self._decline(order, "late", turn)
         if order.start_by_cluster_us <= self._clock.cluster_us(turn.now):

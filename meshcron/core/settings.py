@@ -20,6 +20,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     name: str
     session: int
     """The number of this start (PROTOCOL 1)."""
+    start_id: str = ""
+    """Random, drawn for this start."""
     tags: dict[str, str]
     facts: dict[str, str]
     slots: int

@@ -24,6 +24,8 @@ FORMAT = 1
 
 NODE_FILE = "node.json"
 LOCK_FILE = "lock"
+COPY_FILE = "copy"
+"""Stands in a directory whose agent was told that another one lives with a copy of it."""
 BEFORE_FIRST_START = frozenset({LOCK_FILE, NODE_FILE + ".new", "lost+found", "cluster.key"})
 """What a directory may hold and still be new: a start that died early, an empty file system's own folder, and the
 key that an operator put there beforehand."""
@@ -103,11 +105,14 @@ class DataDirectory:
         return kept.identity
 
     def adopt(self, make: Callable[[], Identity]) -> Identity:
-        """As `identity`, but a copied or moved directory goes on as somebody new."""
-        kept = self._read()
-        if kept is None or not self._moved(kept.place):
+        """As `identity`, but a copied or moved directory goes on as somebody new; so does one whose agent was told that
+        another lives with a copy of it."""
+        kept, copy = self._read(), self.path / COPY_FILE
+        if kept is None or not (self._moved(kept.place) or copy.exists()):
             return self.identity(make)
-        return self.rename(make())
+        renamed = self.rename(make())
+        copy.unlink(missing_ok=True)
+        return renamed
 
     def rename(self, identity: Identity) -> Identity:
         """Go on as somebody new (adoption, salvage). The old file stays as node.json.old-1, -2, ... Raises

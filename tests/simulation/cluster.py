@@ -115,7 +115,7 @@ class Host:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.name, 1000 + self.session, 2000 + self.session, 3000 + self.session)
+        return Endpoint(f"host{self.number}", 1000 + self.session, 2000 + self.session, 3000 + self.session)
 
     # life of the agent
 
@@ -131,6 +131,7 @@ class Host:
             node_id=self.node_id,
             name=self.name,
             session=self.starts_taken,
+            start_id=f"start{self.number}.{self.session}",
             tags=self.tags,
             facts={},
             slots=8,
@@ -167,6 +168,12 @@ class Host:
         self.world.rolled_back = True
         self.disk = copy.deepcopy(disk)
         self.start()
+
+    def copy_of(self, other: Host) -> None:
+        """This machine has a copy of another one's data directory, as it now is."""
+        self.world.rolled_back = True
+        self.disk = copy.deepcopy(other.disk)
+        self.node_id, self.name, self.starts_taken = other.node_id, other.name, other.starts_taken
 
     def wipe(self) -> None:
         """A new disk in the machine: whoever starts on it is somebody else with the same name."""
@@ -303,8 +310,12 @@ class Host:
             case effects.ForgetProcess():
                 pass
             case effects.Halt():
-                assert world.halts is not None, effect.why
-                world.halts[self.name] = effect.why
+                assert self.agent is not None
+                if self.agent.is_copy:
+                    assert world.rolled_back, f"an agent is taken for a copy: {effect.why}"
+                else:
+                    assert world.halts is not None, effect.why
+                    world.halts[self.name] = effect.why
                 self.crash()
 
     def _persist(self, n: int, write: Callable[[], None]) -> None:
@@ -498,11 +509,12 @@ class Cluster:
             self.later(100 + at, arrive)
 
     def send(self, source: Host, to: str, message: messages.Message) -> None:
-        target = self.by_node(to)
+        named = [host for host in self.hosts if host.node_id == to]
+        target = next((host for host in named if host is source or self._dials(source, host)), None)
         self.check_message(source, to, message)
         if target is source:
             source.later(5, lambda: source.give(events.MessageReceived(source.node_id, message)))
-        elif target is not None and source.connected is not None and self._knows_endpoint(source, target):
+        elif target is not None:
             self._carry(source, target, message)
 
     def publish(self, source: Host, topic: str, message: messages.Message) -> None:
@@ -514,6 +526,9 @@ class Cluster:
                 continue
             if topic in {HEARTBEATS, ALL} or topic in {tag_topic(*tag) for tag in target.agent.tags.items()}:
                 self._carry(source, target, message)
+
+    def _dials(self, source: Host, target: Host) -> bool:
+        return source.connected is not None and self._knows_endpoint(source, target)
 
     def _knows_endpoint(self, subscriber: Host, source: Host) -> bool:
         return source.node_id in subscriber.known and subscriber.known[source.node_id] == source.endpoint

@@ -307,6 +307,15 @@ MUTATIONS = (
         "it lacks what was promised|committed twice",
     ),
     Mutation(
+        "an order names the start it is for",
+        runner.Runner,
+        "_accept",
+        'if order.start_id not in ("", self.start_id):',
+        "if False:",
+        scripts.test_a_copy_that_hears_the_orders_obeys_none,
+        "need_spec",
+    ),
+    Mutation(
         "an old answer proves no loss",
         replication.Replication,
         "_has_lost",

@@ -15,7 +15,7 @@ from world import unaccounted_ticks  # type: ignore[import-not-found]
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects
-from meshcron.core.events import Proposed
+from meshcron.core.events import KnockAnswered, Proposed
 from meshcron.core.timing import SLOW
 from meshcron.errors import Conflict
 from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
@@ -821,6 +821,159 @@ def test_late_answers_accuse_nobody() -> None:
     assert len(hung) > 50
     at_end(world)
     assert slow.node_id in led(world).agent.ledger.voters
+
+
+def original_and_copy(seed: int) -> tuple[Cluster, Host, Host]:
+    """Three voters with a tick on one of them, and a fourth machine that will have a copy of that one's directory."""
+    world = grown(seed)
+    original = follower(world)
+    put(world, "tick", tags={"at": str(original.number)}, concurrency="allow")
+    copied = world.add({"role": "web", "at": str(original.number)})
+    world.run_for(3)
+    return world, original, copied
+
+
+def copy_is_refused(world: Cluster, copied: Host) -> None:
+    """It ends, both sides say so, and nothing was started twice (the simulator's own check)."""
+    assert world.run_until(lambda: copied.agent is None, 8), "two run under one node id"
+    assert world.alarms["copy"]
+    world.hosts.remove(copied)
+    world.run_for(3)
+    at_end(world)
+
+
+def test_a_copy_made_while_its_agent_runs_is_refused() -> None:
+    """It has the next start number, as after a restart; but the earlier start is heard on and on."""
+    world, original, copied = original_and_copy(64)
+    copied.copy_of(original)
+    copied.start()
+    copy_is_refused(world, copied)
+    assert original.agent is not None
+
+
+def test_two_starts_with_one_number_are_two_copies() -> None:
+    """Copied while nobody ran there: the one that comes later is refused at once."""
+    world, original, copied = original_and_copy(65)
+    original.crash()
+    copied.copy_of(original)
+    original.start()
+    world.run_for(3)
+    copied.start()
+    copy_is_refused(world, copied)
+    assert original.agent is not None
+
+
+def test_a_directory_put_back_to_an_earlier_day_is_refused() -> None:
+    """Its start number falls. A message may be old; a Hello that repeats what the gate just said is not."""
+    world, original, _ = original_and_copy(66)
+    before, starts = copy.deepcopy(original.disk), original.starts_taken
+    for _ in range(2):
+        original.crash()
+        original.start()
+        world.run_for(2)
+    original.starts_taken = starts
+    original.roll_back(before)
+    assert world.run_until(lambda: original.agent is None, 8), "a lower start number is taken in"
+    assert world.alarms["copy"]
+
+
+def test_an_agent_that_starts_again_at_once_is_no_copy() -> None:
+    """Nobody has noticed that its last start ended: it waits for a second, and is let in."""
+    world = grown(67)
+    again = follower(world)
+    put(world, "tick", tags={"at": str(again.number)}, concurrency="allow")
+    for _ in range(3):
+        again.agent = None  # no connection is seen to close: its machine lost power
+        again.session += 1
+        world.run_for(0.1)
+        again.start()
+        world.run_for(4)
+        assert led(world).agent.is_heard(again.node_id, led(world).now())
+    assert not world.alarms["copy"]
+    at_end(world)
+
+
+def test_a_copy_that_hears_the_orders_obeys_none() -> None:
+    """Nobody lets it in, but it knows where the others are and hears what they publish: an order names the start of the
+    agent that it is for."""
+    world = grown(68)
+    original, leader = follower(world), led(world)
+    copied = world.add({"role": "web"})
+    world.cuts |= {(copied, host) for host in world.hosts}
+    copied.copy_of(original)
+    copied.start()
+    put(world, "everywhere", concurrency="allow")
+    members = leader.agent.roster()
+    profile = leader.agent.profile
+    index = leader.agent.state.roster_index + 1
+    welcome = messages.Welcome(
+        profile=profile,
+        cluster=leader.agent.cluster,
+        generation=0,
+        roster_index=index,
+        members=members,
+        leader=leader.node_id,
+    )
+    copied.give(KnockAnswered(leader.endpoint.host, leader.endpoint.gate_port, welcome))
+    before = len(world.starts)
+    heard: list[messages.Ack] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if host is copied and isinstance(effect, effects.Send) and isinstance(effect.message, messages.RunAck):
+            heard.extend(effect.message.acks)
+        return False
+
+    world.tap = tap
+    world.run_for(5)
+    assert heard, "it heard no order"
+    assert {ack.state for ack in heard} == {"not_now"}
+    assert len(world.starts) > before
+    copied.crash()
+    world.hosts.remove(copied)
+    at_end(world)
+
+
+def test_a_voter_cut_off_while_its_cluster_dissolved_follows_it() -> None:
+    """The others are gone under new node ids, and nobody is left to lead or to tell it."""
+    world = grown(69)
+    cut_off = follower(world)
+    world.split([cut_off])
+    lived_in = world.add()
+    world.cuts |= {pair for host in world.hosts for pair in ((host, lived_in), (lived_in, host))}
+    lived_in.start()
+    world.run_for(5)
+    lived_in.give(Proposed("put", commands.PutJob(Job(name="mine", schedule="@every 1h", command="true"))))
+    world.run_for(1)
+    gone = cut_off.agent.cluster
+    world.cuts = {pair for pair in world.cuts if cut_off in pair}
+    world.run_for(20)
+    assert gone not in {host.agent.cluster for host in world.hosts if host is not cut_off}
+    assert cut_off.agent.cluster == gone
+    world.heal()
+    world.run_for(45)
+    assert {host.agent.cluster for host in world.hosts} == {lived_in.agent.cluster}
+    assert len(led(world).agent.state.members) == 4
+    at_end(world)
+
+
+@pytest.mark.parametrize("away_s", [5, 40])
+def test_a_voter_cut_off_from_a_cluster_that_lives_stays_with_it(away_s: float) -> None:
+    """It meets another cluster of its key meanwhile: for a moment, or for long and with a job of its own cluster's."""
+    world = grown(70)
+    cut_off = follower(world)
+    stranger = world.add()
+    world.cuts |= {pair for host in world.hosts for pair in ((host, stranger), (stranger, host))}
+    if away_s > 30:
+        put(world, "ours", "@every 1h")
+    world.split([cut_off])
+    stranger.start()
+    world.run_for(5)
+    stranger.give(Proposed("put", commands.PutJob(Job(name="mine", schedule="@every 1h", command="true"))))
+    world.run_for(1)
+    before = cut_off.node_id
+    world.cuts -= {(cut_off, stranger), (stranger, cut_off)}
+    world.run_for(away_s)
+    assert cut_off.node_id == before
 
 
 # how a cluster forms, grows and shrinks

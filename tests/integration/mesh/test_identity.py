@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from meshcron.store import directory
 from tests.integration.agent.real_agent import meshcron, refusal, wait_for
 from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
 
@@ -64,6 +66,44 @@ def test_21_a_wiped_disk(cluster: RealCluster) -> None:
     assert old_id not in {one["id"] for agent in cluster.agents for one in agent.members}
     assert wiped.jobs() == other.jobs()
     watch.back(wiped)
+    watch.end()
+    watch.remove()
+
+
+def believe(folder: Path) -> None:
+    """Have a copied folder's node.json say that it was made where it lies, as no check at a start can tell."""
+    file = folder / "node.json"
+    kept = msgspec.json.decode(file.read_bytes(), type=directory._NodeFile)
+    there = folder.stat()
+    place = msgspec.structs.replace(kept.place, st_dev=there.st_dev, st_ino=there.st_ino)
+    kept = msgspec.structs.replace(kept, place=place)
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(kept, check=directory._check(kept))))
+
+
+def test_a_copy_that_no_check_at_its_start_can_tell(cluster: RealCluster, tmp_path: Path) -> None:
+    """It runs beside its original: the others refuse it and it ends, in a line that says what to do; no tick is started
+    twice. Told to go on, it is one more member."""
+    original = cluster.followers[0]
+    watch = Watch(cluster, "twin", everywhere=False)
+    watch.begin()
+    copy = MeshAgent(tmp_path / "copy", cluster.key_file)
+    shutil.copytree(original.folder, copy.folder, ignore=shutil.ignore_patterns("agent.json", "lock"))
+    believe(copy.folder)
+    copy.name = original.name
+    copy.spawn()
+    assert copy.process is not None
+    try:
+        assert copy.process.wait(30) == 1, copy.log
+        assert "copy of this data directory" in copy.log
+        assert "--adopt-data-dir" in copy.log
+        assert original.running
+        copy.name = "copy"
+        copy.start("--adopt-data-dir")
+        wait_for(lambda: len(cluster.leader.members) == 4, "a fourth member")
+    finally:
+        cluster.leader.client("DELETE", "/v1/members/copy")
+        if copy.running:
+            copy.kill()
     watch.end()
     watch.remove()
 

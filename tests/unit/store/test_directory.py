@@ -216,3 +216,14 @@ def test_the_machine_id_is_the_systems(tmp_path: Path, monkeypatch: pytest.Monke
     assert directory.machine_id() == ""
     (tmp_path / "machine-id").write_text("abc\n")
     assert directory.machine_id() == "abc"
+
+
+def test_one_that_was_told_to_be_a_copy_is_adopted_where_it_lies(data: DataDirectory) -> None:
+    """Its place is right, as far as this machine can tell; the other agents knew better. Once: a flag that stays in a
+    unit file makes nobody new at each start."""
+    data.identity(who("a"))
+    assert data.adopt(never) == who("a")()
+    (data.path / directory.COPY_FILE).touch()
+    assert data.identity(never) == who("a")()
+    assert data.adopt(who("b")) == who("b")()
+    assert data.adopt(never) == who("b")()
