@@ -10,27 +10,32 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import burst
+import failover
+import forming
 import http_get
 import http_post
 import idle
 import lateness
 import limits
 import many_jobs
+import ring
 import simulator
 import starting
 import sustained
 import tick_cost
 from bench import Bench
 from failed import Failed
-from goals import ONE_AGENT
+from goals import ONE_AGENT, THREE_VOTERS, Goals
 from machine import description, how_quiet
 from table import Figure, table, verdict
 
-FIGURES: dict[str, Callable[[Bench], Iterable[Figure]]] = {
+Measure = Callable[[Bench], Iterable[Figure]]
+
+SHARED: dict[str, Measure] = {
     "limits": limits.measure,
     "lateness": lateness.measure,
     "burst": burst.measure,
@@ -38,11 +43,15 @@ FIGURES: dict[str, Callable[[Bench], Iterable[Figure]]] = {
     "get": http_get.measure,
     "post": http_post.measure,
     "idle": idle.measure,
-    "starting": starting.measure,
     "many": many_jobs.measure,
-    "tick": tick_cost.measure,
-    "simulator": simulator.measure,
 }
+ALONE: dict[str, Measure] = {"starting": starting.measure, "tick": tick_cost.measure, "simulator": simulator.measure}
+TOGETHER: dict[str, Measure] = {"forming": forming.measure, "failover": failover.measure}
+COLUMNS: dict[str, tuple[Goals, dict[str, Measure]]] = {
+    "one": (ONE_AGENT, SHARED | ALONE),
+    "three": (THREE_VOTERS, SHARED | TOGETHER),
+}
+FIGURES = SHARED | ALONE | TOGETHER
 
 
 def arguments() -> argparse.Namespace:
@@ -51,45 +60,62 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"some of: {' '.join(FIGURES)} (all)")
     parser.add_argument(
+        "--column", choices=[*COLUMNS, "all"], default="one", help="one agent (5 minutes), three voters (11), or all"
+    )
+    parser.add_argument(
         "--folder", type=Path, help="where to write: a disk, not a tmpfs (the system's temporary folder)"
     )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="only plot the ring in virtual time as an SVG (15 s)")
     parser.add_argument("--keep", action="store_true", help="leave the folder with data directories and logs")
     chosen = parser.parse_args()
-    if unknown := set(chosen.figures) - FIGURES.keys():
-        parser.error(f"no such figure: {', '.join(sorted(unknown))}")
+    known = FIGURES if chosen.column == "all" else COLUMNS[chosen.column][1]
+    if unknown := set(chosen.figures) - known.keys():
+        parser.error(f"no such figure in this column: {', '.join(sorted(unknown))}")
     return chosen
 
 
-def measured(name: str, bench: Bench) -> list[Figure]:
+def measured(name: str, measure: Measure, bench: Bench) -> list[Figure]:
     """One figure's rows; what cannot be measured is not met."""
     began = time.perf_counter()
     try:
-        return list(FIGURES[name](bench))
+        return list(measure(bench))
     except Failed as failure:
         return [Figure(name, f"failed: {failure}", met=False)]
     finally:
-        print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        print(f"{bench.goals.column}, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+
+
+def column(name: str, chosen: Sequence[str], folder: Path) -> list[Figure]:
+    """Measure and print one column: all of its figures, or those of them that are chosen."""
+    began, before = time.perf_counter(), how_quiet()
+    goals, known = COLUMNS[name]
+    bench = Bench(folder / name, folder / "bytecode", goals)
+    bench.folder.mkdir()
+    figures = [row for one in known if not chosen or one in chosen for row in measured(one, known[one], bench)]
+    print(f"{goals.column}: {description()}")
+    print(f"machine before: {before}; after: {how_quiet()}; took {time.perf_counter() - began:.0f} s\n")
+    print(table(figures))
+    print(f"\n{verdict(figures)}\n", flush=True)
+    return figures
 
 
 def main() -> int:
     """Returns 1 where something is not met."""
     chosen = arguments()
+    if chosen.plot:
+        print(ring.plot(chosen.plot))
+        return 0
     folder = Path(tempfile.mkdtemp(prefix="meshcron-bench-", dir=chosen.folder))
-    began, before = time.perf_counter(), how_quiet()
-    bench = Bench(folder, ONE_AGENT)
     figures: list[Figure] = []
     try:
-        with bench.running("compiled"):  # an installed agent has its bytecode; compiling takes time and memory
+        # An installed agent has its bytecode; compiling takes time and memory.
+        with Bench(folder / "compiled", folder / "bytecode", ONE_AGENT).running("compiled"):
             pass
-        for name in chosen.figures or FIGURES:
-            figures += measured(name, bench)
+        for name in COLUMNS if chosen.column == "all" else [chosen.column]:
+            figures += column(name, chosen.figures, folder)
     finally:
         if not chosen.keep:
             shutil.rmtree(folder)
-    print(f"{bench.goals.column}: {description()}")
-    print(f"machine before: {before}; after: {how_quiet()}; took {time.perf_counter() - began:.0f} s\n")
-    print(table(figures))
-    print(f"\n{verdict(figures)}")
     if chosen.keep:
         print(f"kept: {folder}")
     return int(any(figure.met is False for figure in figures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +18,16 @@ from urllib.parse import urlsplit
 
 from failed import Failed
 
+from meshcron.net.keys import SECRET_BYTES, ClusterKey
+
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 CALL_SECONDS = 30.0
 POLL_SECONDS = 0.02
 OPEN = ("armed", "running")
+FORM_SECONDS = 60.0
+"""Three agents vote some 12 s after their start, ten of them because a voter has to be heard for so long."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -46,10 +52,18 @@ class Agent:
 
     def start(self) -> None:
         """Start; returns when it says it is ready. Raises Failed with its log when it ends instead."""
+        self.spawn()
+        self.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    def spawn(self) -> None:
+        """Start its process, and do not wait for it."""
         flags = ["--name", self.name, "--data-dir", str(self.folder), "--http", "127.0.0.1:0", *self._flags]
-        flags += ["--bind", "127.0.0.1", "--no-mdns", "--gate-port", "0", "--mesh-port", "0", "--pub-port", "0"]
-        log = self.folder.with_suffix(".log")
-        with log.open("a") as stderr:
+        flags += ["--bind", "127.0.0.1", "--gate-port", "0", "--mesh-port", "0", "--pub-port", "0"]
+        with self._log.open("a") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "meshcron", "up", *flags],
                 env=environment(self._bytecode),
@@ -59,9 +73,13 @@ class Agent:
                 stderr=stderr,
                 text=True,
             )
+
+    def wait(self) -> None:
+        """Until it says it is ready. Raises Failed with its log when it ends instead."""
+        assert self._process is not None
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
-            raise Failed(f"{self.name} did not start:\n{log.read_text()}")
+            raise Failed(f"{self.name} did not start:\n{self._log.read_text()}")
         self.url = json.loads((self.folder / "agent.json").read_text())["url"]
         self.token = (self.folder / "local.token").read_text().strip()
 
@@ -69,13 +87,30 @@ class Agent:
         """TERM, and KILL where that is not enough. The processes of jobs run on; ours are short."""
         if self._process is None:
             return
+        self.resume()
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        self._gone()
+
+    def kill(self) -> None:
+        """KILL: no word to anybody."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._gone()
+
+    def pause(self) -> None:
+        """SIGSTOP: every connection stays, nothing moves."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _gone(self) -> None:
+        assert self._process is not None
         assert self._process.stdout is not None
+        self._process.wait()
         self._process.stdout.close()
         self._process = None
 
@@ -119,32 +154,74 @@ class Agent:
 
 
 class Cluster:
-    """The agents of a column. Load goes to `entrance`, what only a leader knows is asked of it, too."""
+    """The agents of a column. Load goes to `entrance`: the leader, once they are one cluster."""
 
     def __init__(self, agents: list[Agent]) -> None:
         self.agents = agents
+        self.entrance = agents[0]
 
-    @property
-    def entrance(self) -> Agent:
-        return self.agents[0]
+    def start(self) -> None:
+        """All of them in one instant; returns when each says it is ready."""
+        for agent in self.agents:
+            agent.spawn()
+        for agent in self.agents:
+            agent.wait()
+
+    def stop(self) -> None:
+        for agent in self.agents:
+            agent.stop()
+
+    def others(self, than: Agent) -> list[Agent]:
+        return [agent for agent in self.agents if agent is not than]
+
+    def unite(self) -> None:
+        """Wait until they are one cluster in which all of them vote, and know its leader."""
+        wait_until("one cluster", lambda: self.agree(voters=len(self.agents)), FORM_SECONDS)
+
+    def agree(self, voters: int) -> bool:
+        """Whether each agent tells of all as alive, of so many voters or more, and of the same leader."""
+        leaders = set()
+        for agent in self.agents:
+            try:
+                members = agent.call("GET", "/v1/members")
+            except Failed:
+                return False
+            alive = [one for one in members if one["statusText"] == "alive"]
+            if len(alive) != len(self.agents) or sum(one["voter"] for one in alive) < voters:
+                return False
+            leaders.add(next((one["Name"] for one in alive if one["leader"]), ""))
+        if len(leaders) != 1 or leaders == {""}:
+            return False
+        self.entrance = next(agent for agent in self.agents if agent.name in leaders)
+        return True
+
+
+def made(folder: Path, count: int, bytecode: Path) -> Cluster:
+    """Agents below `folder`, not started; data directories of an earlier call are taken up again. Compiled modules are
+    kept in `bytecode`. Several have a key, one tag, and find each other by mDNS on the loopback interface."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["--no-mdns"]
+    if count > 1:
+        key_file = folder / "cluster.key"
+        if not key_file.exists():
+            key_file.touch(mode=0o600)
+            key_file.write_text(ClusterKey(os.urandom(SECRET_BYTES)).text + "\n")
+        flags = ["--mdns-interface", "127.0.0.1", "--key-file", str(key_file), "--tag", "bench=yes"]
+    names = [f"agent{number}" for number in range(1, count + 1)]
+    return Cluster([Agent(name, folder / name, bytecode, *flags) for name in names])
 
 
 @contextmanager
-def running(folder: Path, count: int, bytecode: Path, *flags: str) -> Iterator[Cluster]:
-    """Agents below `folder` (data directories of an earlier call are taken up again), stopped at the end. Compiled
-    modules are kept in `bytecode`."""
-    if count != 1:
-        raise Failed("agents of this version do not find each other yet: one agent is all there is to measure")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"agent{number}" for number in range(1, count + 1)]
-    cluster = Cluster([Agent(name, folder / name, bytecode, *flags) for name in names])
+def running(folder: Path, count: int, bytecode: Path) -> Iterator[Cluster]:
+    """The same, started, one cluster in which all vote, and stopped at the end."""
+    cluster = made(folder, count, bytecode)
     try:
-        for agent in cluster.agents:
-            agent.start()
+        cluster.start()
+        if count > 1:
+            cluster.unite()
         yield cluster
     finally:
-        for agent in cluster.agents:
-            agent.stop()
+        cluster.stop()
 
 
 def wait_until(what: str, condition: Any, seconds: float) -> None:

@@ -16,8 +16,17 @@ class Bench:
     """One run of one column."""
 
     folder: Path
+    bytecode: Path
     goals: Goals
 
-    def running(self, name: str, *flags: str) -> AbstractContextManager[Cluster]:
-        """The column's agents, with data directories below a folder of this name."""
-        return agents.running(self.folder / name, self.goals.agents, self.folder / "bytecode", *flags)
+    def running(self, name: str) -> AbstractContextManager[Cluster]:
+        """The column's agents, one cluster, with data directories below a folder of this name."""
+        return agents.running(self.folder / name, self.goals.agents, self.bytecode)
+
+    def made(self, name: str) -> Cluster:
+        """The same, not started yet."""
+        return agents.made(self.folder / name, self.goals.agents, self.bytecode)
+
+    def job(self, body: dict[str, object]) -> dict[str, object]:
+        """A job that one agent of the column runs each time."""
+        return body | ({"tags": self.goals.tags} if self.goals.tags else {})

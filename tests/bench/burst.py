@@ -29,19 +29,20 @@ RUN_SECONDS = 150.0
 LIMIT_RUNS = 1500
 
 
-def post(agent: Agent, name: str, schedule: str, command: str, count: int) -> float:
+def post(agent: Agent, job: dict[str, object], count: int) -> float:
     """Post `count` jobs; returns how many a second."""
-    body = json.dumps({"name": f"{name}-@N@", "schedule": schedule, "command": command})
-    return generate(Order(agent.port, agent.token, "POST", "/v1/jobs", body, count=count)).per_second
+    return generate(Order(agent.port, agent.token, "POST", "/v1/jobs", json.dumps(job), count=count)).per_second
 
 
 def burst(bench: Bench, ledger: Ledger) -> tuple[float, str]:
     """Recorded runs a second from the due time on, and what is wrong with the records ("" = nothing)."""
     with bench.running("burst") as cluster:
         agent = cluster.entrance
-        rate = post(agent, "pilot", "@manually", ledger.command, PILOT)
+        pilot = bench.job({"name": "pilot-@N@", "schedule": "@manually", "command": ledger.command})
+        rate = post(agent, pilot, PILOT)
         due = math.ceil(time.time() + AHEAD_SECONDS + 1.3 * JOBS / rate)
-        post(agent, "burst", datetime.fromtimestamp(due, UTC).strftime("@at %Y-%m-%dT%H:%M:%SZ"), ledger.command, JOBS)
+        at = datetime.fromtimestamp(due, UTC).strftime("@at %Y-%m-%dT%H:%M:%SZ")
+        post(agent, pilot | {"name": "burst-@N@", "schedule": at}, JOBS)
         if time.time() > due - AHEAD_SECONDS / 2:
             raise Failed("posting the jobs took until they were due")
         time.sleep(due - time.time())

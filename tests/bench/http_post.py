@@ -18,23 +18,34 @@ from table import Figure, milliseconds, per_second
 SECONDS = 8.0
 LIMIT_SECONDS = 2.0
 WARM_UP_SECONDS = 1.0
-JOB = {"name": "post-@N@", "schedule": "0 30 * * * *", "command": "/usr/bin/date", "owner": "John Doe"}
+JOB: dict[str, object] = {
+    "name": "post-@N@",
+    "schedule": "0 30 * * * *",
+    "command": "/usr/bin/date",
+    "owner": "John Doe",
+}
 
 
-def post(port: int, token: str, seconds: float) -> Report:
-    order = Order(port, token, "POST", "/v1/jobs", json.dumps(JOB), seconds=seconds, warm_up_seconds=WARM_UP_SECONDS)
+def post(port: int, token: str, seconds: float, first: int = 0) -> Report:
+    order = Order(port, token, "POST", "/v1/jobs", json.dumps(JOB), first, 0, seconds, WARM_UP_SECONDS)
     return generate(order)
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """The rate after a warm-up; every answered job is there."""
+    """The rate after a warm-up, at the leader; every answered job is there. Then at another agent, which passes each
+    request on."""
+    through: Report | None = None
     with bench.running("http-post") as cluster:
         agent = cluster.entrance
-        length = len(json.dumps(agent.call("POST", "/v1/jobs", JOB | {"name": "one"}), separators=(",", ":")))
+        length = len(
+            json.dumps(agent.call("POST", "/v1/jobs", bench.job(JOB) | {"name": "one"}), separators=(",", ":"))
+        )
         before = cpu_ns(agent.pid)
         report = post(agent.port, agent.token, SECONDS)
         used_us = (cpu_ns(agent.pid) - before) / 1e3 / report.sent
         stored = int(agent.call("GET", "/v1/")["mesh"]["jobs"]) - 1
+        for other in cluster.others(agent)[:1]:
+            through = post(other.port, other.token, LIMIT_SECONDS, first=report.sent)
     with bare_tornado(length) as (port, _):
         limit = post(port, "", LIMIT_SECONDS)
     # The last request of each client may have been cut off before or after its write.
@@ -48,3 +59,6 @@ def measure(bench: Bench) -> Iterator[Figure]:
         f"bare tornado {per_second(limit.per_second)}",
         report.per_second >= bench.goals.posts_per_s,
     )
+    if through is not None:
+        latency = milliseconds([through.p50_s, through.p99_s])
+        yield Figure("- at an agent that does not lead", f"{per_second(through.per_second)}, p50 / p99 {latency}")

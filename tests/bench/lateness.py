@@ -27,8 +27,13 @@ HAND_RUNS = 400
 RUN_SECONDS = 20.0
 SETTLE_SECONDS = 5.0
 WATCH_SECONDS = 20
-BY_HAND = {"name": "by-hand", "schedule": "@manually", "command": "true", "history": {"runs": HAND_RUNS}}
-JOB = {"name": "late-@N@", "schedule": "* * * * * *", "command": "true"}
+BY_HAND: dict[str, object] = {
+    "name": "by-hand",
+    "schedule": "@manually",
+    "command": "true",
+    "history": {"runs": HAND_RUNS},
+}
+JOB: dict[str, object] = {"name": "late-@N@", "schedule": "* * * * * *", "command": "true"}
 
 
 def bare_lateness(folder: Path) -> list[float]:
@@ -48,9 +53,9 @@ def text(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def runs_by_hand(agent: Agent) -> list[float]:
+def runs_by_hand(agent: Agent, job: dict[str, object]) -> list[float]:
     """Lateness of runs that are asked for evenly in time."""
-    agent.call("POST", "/v1/jobs", BY_HAND)
+    agent.call("POST", "/v1/jobs", job)
     began = time.perf_counter()
     for number in range(HAND_RUNS):
         time.sleep(max(0.0, began + number / JOBS - time.perf_counter()))
@@ -68,10 +73,10 @@ def measure(bench: Bench) -> Iterator[Figure]:
     """All of the 50, and the first of each second: what the rest of them waits for is the machine."""
     limit = bare_lateness(bench.folder / "lateness-limit")
     with bench.running("lateness-by-hand") as cluster:
-        by_hand = runs_by_hand(cluster.entrance)
+        by_hand = runs_by_hand(cluster.entrance, bench.job(BY_HAND))
     with bench.running("lateness") as cluster:
         agent = cluster.entrance
-        generate(Order(agent.port, agent.token, "POST", "/v1/jobs", json.dumps(JOB), count=JOBS))
+        generate(Order(agent.port, agent.token, "POST", "/v1/jobs", json.dumps(bench.job(JOB)), count=JOBS))
         begin = int(time.time() + SETTLE_SECONDS)
         time.sleep(begin + WATCH_SECONDS + 2 - time.time())
         late: dict[int, list[float]] = defaultdict(list)

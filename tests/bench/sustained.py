@@ -31,7 +31,7 @@ def recorded(agent: Agent) -> int:
 
 def sustained(bench: Bench, ledger: Ledger, jobs: int) -> tuple[float, float]:
     """Recorded runs a second, and milliseconds of the agent's processor time for each."""
-    job = {"name": "run-@N@", "schedule": "* * * * * *", "command": ledger.command, "history": HISTORY}
+    job = bench.job({"name": "run-@N@", "schedule": "* * * * * *", "command": ledger.command, "history": HISTORY})
     with bench.running("sustained") as cluster:
         agent = cluster.entrance
         generate(Order(agent.port, agent.token, "POST", "/v1/jobs", json.dumps(job), count=jobs))
@@ -48,7 +48,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     limit_ledger = Ledger(bench.folder / "sustained-limit.txt")
     limits = [trampoline_rate(bench.folder / "sustained-limit-1", LIMIT_RUNS, limit_ledger.command)]
     ledger = Ledger(bench.folder / "sustained.txt")
-    rate, cpu_ms = sustained(bench, ledger, round(limits[0]))
+    rate, cpu_ms = sustained(bench, ledger, round(limits[0] * bench.goals.sustained_load))
     limits.append(trampoline_rate(bench.folder / "sustained-limit-2", LIMIT_RUNS, limit_ledger.command))
     limit, doubled = statistics.mean(limits), ledger.doubled()
     yield Figure(
