@@ -79,6 +79,7 @@ class Driver:
         self._on_start_over = on_start_over
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
+        self._setting = False
         self._inbox: deque[Event] = deque()
         self._handling = False
         self._durable = 0
@@ -138,7 +139,7 @@ class Driver:
     # the loop
 
     def _drain(self) -> None:
-        """Handle what is in the inbox, then set the timer."""
+        """Handle what is in the inbox, then see to the timer."""
         if self._closed:
             return
         self._handling = True
@@ -150,9 +151,13 @@ class Driver:
                     self._release()
         finally:
             self._handling = False
-        self._set_timer()
+        if not self._setting:
+            # Once a turn of the loop, however many events it brings: no timer fires before the turn is over.
+            self._setting = True
+            self._loop.call_soon(self._set_timer)
 
     def _set_timer(self) -> None:
+        self._setting = False
         if self._timer:
             self._timer.cancel()
         if self._closed:

@@ -247,9 +247,10 @@ def test_a_disk_that_answers_within_the_turn() -> None:
 
 
 def test_there_is_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set anew after each event for when the core wants to be woken; an older one is cancelled."""
+    """Set anew, once for all events of a turn of the loop, for when the core wants to be woken; an older one is
+    cancelled."""
 
-    def tell(world: World) -> None:
+    async def tell(world: World) -> None:
         handles: list[tuple[float, asyncio.TimerHandle]] = []
         loop = asyncio.get_running_loop()
         call_later = loop.call_later
@@ -261,10 +262,14 @@ def test_there_is_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, "call_later", recorded)
         world.core.wakeup_us = 5 * SECOND_US
         world.driver.start()
+        await asyncio.sleep(0)
         world.boot_us = 2 * SECOND_US
         world.driver.handle(events.Woke())
+        world.driver.handle(events.Woke())
+        await asyncio.sleep(0)
         world.core.wakeup_us = SECOND_US  # passed already
         world.driver.persisted(1)
+        await asyncio.sleep(0)
         assert [delay for delay, _ in handles] == [5, 3, 0]
         assert [handle.cancelled() for _, handle in handles] == [True, True, False]
         world.driver.close()
