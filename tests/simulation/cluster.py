@@ -19,10 +19,12 @@ from world import START_WALL_US, Disk  # type: ignore[import-not-found] # confte
 from meshcron import commands, messages
 from meshcron.core import effects, events
 from meshcron.core.agent import HEARTBEATS, Agent
+from meshcron.core.catalog import RERUNS_MAX
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
 from meshcron.core.settings import Settings
+from meshcron.core.state import State
 from meshcron.core.timing import Timing
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
@@ -88,6 +90,8 @@ class Host:
         self.boot_shift_us = world.random.randrange(1, 10**6) * 1_000_000
         self.wall_shift_us = world.random.randrange(-20_000, 20_000)
         self.drift_ppm = world.random.randrange(-50, 50)
+        self.wall_drift_ppm = 0
+        """How much faster than that the wall clock runs."""
         self.paused_until_us = 0
         self.backlog: list[Event] = []
         self.durable = 0
@@ -95,6 +99,7 @@ class Host:
         self.unwritten: list[tuple[int, Callable[[], None]]] = []
         self.writing = False
         self.slow_disk = False
+        self.hanging_disk = False
         self.processes: dict[str, Process] = {}
         self.ended: dict[str, Ending] = {}
         self.connected: effects.Connect | None = None
@@ -111,7 +116,8 @@ class Host:
     def now(self) -> Instant:
         passed = self.world.now_us - BOOT_US
         boot_us = self.boot_shift_us + self.world.now_us + passed * self.drift_ppm // 1_000_000
-        return Instant(boot_us, START_WALL_US + passed + self.wall_shift_us)
+        wall_us = START_WALL_US + passed + passed * self.wall_drift_ppm // 1_000_000
+        return Instant(boot_us, wall_us + self.wall_shift_us)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -192,13 +198,18 @@ class Host:
         self.world.later(for_us, self._go_on)
 
     def _go_on(self) -> None:
-        if self.world.now_us < self.paused_until_us:
+        if not self.paused_until_us or self.world.now_us < self.paused_until_us:
             return
         self.paused_until_us = 0
         backlog, self.backlog = self.backlog, []
         for event in backlog:
             self.give(event)
         self.give(events.Woke())
+
+    def wake_up(self) -> None:
+        """SIGCONT, before the pause would be over."""
+        self.paused_until_us = min(self.paused_until_us, self.world.now_us)
+        self._go_on()
 
     def later(self, delay_us: int, act: Callable[[], None]) -> None:
         """Have something happen while this session of the agent lives."""
@@ -291,13 +302,13 @@ class Host:
                 self.connected = effect
                 self.known = {one.node_id: one.endpoint for one in effect.members}
             case effects.StartOver():
-                self.disk.start_over()
-                self.node_id = f"{world.random.getrandbits(128):032x}"  # it must not vote again without its memory
                 self.agent = None
+                self.wipe()  # set aside (main.py); under the old id it must not vote again without its memory
                 self.session += 1
                 self.later(100_000, self.start)
             case effects.Answer():
                 world.answers[effect.call_id] = effect.outcome
+                world.check_answer(self, effect.outcome)
             case effects.StartProcess():
                 self.spawn(effect.launch.execution_id, effect.launch.env)
             case effects.AdoptProcess():
@@ -330,6 +341,8 @@ class Host:
         delay = self.world.random.choice((150, 200, 400, 3_000))
         if self.slow_disk:
             delay = self.world.random.choice((50_000, 400_000, 1_500_000))
+        if self.hanging_disk:
+            delay = self.world.random.randrange(2 * SECOND_US, 5 * SECOND_US)
 
         def durable() -> None:
             self.writing = False
@@ -417,6 +430,18 @@ class Cluster:
         """Executions that some agent has applied the intent of."""
         self.leaders: dict[tuple[str, int], str] = {}
         self.committed: dict[tuple[str, int], tuple[int, int]] = {}
+        self.newest: dict[str, int] = {}
+        """The last entry that anybody has applied, by cluster."""
+        self.cursors: dict[tuple[str, int], tuple[int, int]] = {}
+        """Clock epoch and cursor of each job, by cluster."""
+        self.hand_overs: dict[str, tuple[int, int]] = {}
+        """The last hand-over of each cluster and how long it holds down the next."""
+        self.acknowledged: dict[tuple[str, int], int] = {}
+        """The newest revision of each job that somebody was told is written."""
+        self.deletable: set[str] = set()
+        """Names of jobs that somebody may have deleted."""
+        self.healed_us = self.healed_steps = 0
+        """The beginning of the quiet, and how often the clocks had stepped by then."""
         self.votes: dict[tuple[str, str, int], str] = {}
         """Whom a voter has told that it votes for it, by cluster and term: a restart does not make it another one."""
         self.late_us: dict[str, int] = {}
@@ -623,12 +648,19 @@ class Cluster:
                     if other not in group and other is not host:
                         self.cuts |= {(host, other), (other, host)}
 
+    def split_around(self, bridge: list[Host], one: list[Host], other: list[Host]) -> None:
+        """Partitions that intersect: the two sides do not hear each other, whoever is the bridge hears both."""
+        assert not set(bridge) & {*one, *other}
+        for near in one:
+            for far in other:
+                self.cuts |= {(near, far), (far, near)}
+
     def heal(self) -> None:
         self.cuts.clear()
         self.weather = Weather()
         self.crash_chance = 0.0
         for host in self.hosts:
-            host.slow_disk = False
+            host.slow_disk = host.hanging_disk = False
 
     # people
 
@@ -653,7 +685,11 @@ class Cluster:
         applied = agent.state.applied
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
+            first = applied[0] > self.newest.get(agent.cluster, 0)
             known = self.committed.setdefault((agent.cluster, applied[0]), applied[1:])
+            if first:
+                self.newest[agent.cluster] = applied[0]
+                self._watch_state(agent)
             self.intended.update(agent.state.open)
             assert known == applied[1:], f"4: entry {applied[0]} was committed twice, differently"
             agent.check()
@@ -664,11 +700,51 @@ class Cluster:
                 self._check_copies(agent, agent.ledger.commit_index, agent.ledger.term)
             host.checked_commit = agent.ledger.commit_index
 
+    def _watch_state(self, agent: Agent) -> None:
+        """What holds between a state and the ones before it; asked of whoever applies an entry first."""
+        state, cluster = agent.state, agent.cluster
+        if state.hand_over != self.hand_overs.get(cluster, (0, 0)):
+            last_us, hold_us = self.hand_overs.get(cluster, (0, 0))
+            assert state.hand_over[0] >= last_us + hold_us, "15: two hand-overs within the hold-down"
+            self.hand_overs[cluster] = state.hand_over
+        for uid, job in state.jobs.items():
+            cursor = job.epoch, job.cursor_wall_us
+            before = self.cursors.get((cluster, uid), cursor)
+            assert cursor >= before, f"10: the cursor of job {job.job.name} fell from {before} to {cursor}"
+            self.cursors[cluster, uid] = cursor
+        for execution_id in state.open.keys() - self.intended:
+            self._check_attempt(state, state.open[execution_id])
+
+    @staticmethod
+    def _check_attempt(state: State, attempt: Execution) -> None:
+        """Attempt n+1 of a run on an agent comes only after n is over, and where the job wants it."""
+        if attempt.attempt == 1 or attempt.uid not in state.jobs:
+            return
+        job = state.jobs[attempt.uid]
+        if (job.job.tags or {}).get("role") == "web:1":  # one target: its attempts follow each other
+            others = [one.id for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
+            assert not others, f"12: {others} are open beside attempt {attempt.attempt}"
+        if attempt.revision == job.revision:
+            most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
+            assert attempt.attempt <= most, f"12: attempt {attempt.attempt} of {job.job.name}"
+
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
         voters = agent.ledger.voters
         holders = [host for host in self.hosts if host.node_id in voters and _holds(host.disk, index, term)]
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
+
+    def check_answer(self, host: Host, outcome: object) -> None:
+        """Whoever says that a job is written reads it from then on."""
+        assert host.agent is not None
+        if not isinstance(outcome, commands.JobAnswer) or outcome.view.job.name in self.deletable:
+            return
+        uid, revision = outcome.view.uid, outcome.view.revision
+        held = host.agent.state.jobs.get(uid)
+        assert held is not None, f"14: {host.name} says that job {outcome.view.job.name} is written"
+        assert held.revision >= revision, f"14: {host.name} says that revision {revision} is written"
+        key = outcome.view.job.name, uid
+        self.acknowledged[key] = max(revision, self.acknowledged.get(key, 0))
 
     def check_message(self, source: Host, to: str, message: messages.Message) -> None:
         """Nobody says what is not so, or not durable."""

@@ -107,15 +107,6 @@ class Disk:
         self.write(tuple(rows.MemberRow(member) for member in catalog.members))
         self.write(tuple(rows.TokenRow(token) for token in catalog.tokens))
 
-    def start_over(self) -> None:
-        """A dissolved cluster's database is set aside; what the runner knows stays."""
-        kept = {name: self.tables[name] for name in ("seen", "specs")}
-        self.tables = defaultdict(dict, kept)
-        self.executions.clear()
-        self.log.clear()
-        self.last_index = 0
-        self.ballot = BallotRow(0, "")
-
     def _drop_history(self, row: rows.DropHistory) -> None:
         final = [one for one in self.executions.values() if one.uid == row.uid and one.status.final]
         final.sort(key=lambda one: (one.index, one.id), reverse=True)

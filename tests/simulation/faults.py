@@ -1,0 +1,264 @@
+"""What goes wrong in a seed: machines, disks, links, clocks, people and rosters, one thing at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from cluster import Cluster, Host, Weather  # type: ignore[import-not-found] # conftest.py adds this folder
+
+from meshcron import commands
+from meshcron.model import SECOND_US, Job
+
+POLICIES = ("allow", "forbid", "queue", "replace")
+"""Jobs of these names keep their schedule: each of their ticks is accounted for."""
+
+SCRATCH = ("one", "two")
+"""Jobs of these names are edited, switched off and deleted."""
+
+PAUSES_US = (300_000, 2 * SECOND_US, 8 * SECOND_US)
+STEPS_US = (1_500_000, 20 * SECOND_US, 45 * SECOND_US, 3_600 * SECOND_US)
+ASKED_US = 10 * SECOND_US
+"""So long after `members rm` it may still take effect unseen."""
+
+DRIFT_PPM = 200
+"""What PROTOCOL 7 expects of a clock at the worst."""
+
+
+class Faults:
+    """The troubles of one seed. Nothing here takes away for good what a majority needs."""
+
+    def __init__(self, world: Cluster, *, hosts_max: int, schedules: tuple[str, ...], straggle_us: int) -> None:
+        self.world = world
+        self.hosts_max = hosts_max
+        self.schedules = schedules
+        self.straggle_us = straggle_us
+        self._asked: dict[str, int] = {}
+        """When who was asked to go."""
+        self.flapping = world.random.choice(world.hosts) if world.random.random() < 0.3 else None
+        if self.flapping is not None:
+            self.flapping.priority = 200  # from its next start on
+        self._kinds: dict[Callable[[Host], None], int] = {
+            self.crash: 8,
+            self.start: 12,
+            self.pause: 4,
+            self.one_way_cut: 4,
+            self.split: 4,
+            self.split_around: 3,
+            self.heal_links: 5,
+            self.weather: 6,
+            self.slow_disk: 4,
+            self.hanging_disk: 2,
+            self.wipe: 1,
+            self.clone: 1,
+            self.step_one_clock: 2,
+            self.drift: 2,
+            self.run_now: 5,
+            self.edit: 5,
+            self.delete: 2,
+            self.hold_all: 2,
+            self.newcomer: 2,
+            self.remove: 2,
+        }
+
+    def strike(self) -> None:
+        """One thing goes wrong, or right again."""
+        dice = self.world.random
+        self.replace_leavers()
+        if self.flapping is not None and dice.random() < 0.3:
+            (self.crash if self.flapping.agent is not None else self.start)(self.flapping)
+            return
+        if dice.random() < 0.005:
+            self.step_all_clocks()
+            return
+        (fault,) = dice.choices(list(self._kinds), list(self._kinds.values()))
+        fault(dice.choice(self.world.hosts))
+
+    # machines
+
+    @staticmethod
+    def crash(host: Host) -> None:
+        if host.agent is not None:
+            host.crash()
+
+    @staticmethod
+    def start(host: Host) -> None:
+        if host.agent is None:
+            host.start()
+
+    def pause(self, host: Host) -> None:
+        if host.agent is not None and not host.paused_until_us:
+            host.pause(self.world.random.choice(PAUSES_US))
+
+    # disks
+
+    @staticmethod
+    def slow_disk(host: Host) -> None:
+        host.slow_disk = not host.slow_disk
+
+    @staticmethod
+    def hanging_disk(host: Host) -> None:
+        host.hanging_disk = not host.hanging_disk
+
+    def wipe(self, host: Host) -> None:
+        """Its disk is replaced: it comes back as somebody else with the same name."""
+        if self._may_lose(host):
+            self.crash(host)
+            host.wipe()
+            host.start()
+
+    def clone(self, host: Host) -> None:
+        """Instead of its own directory it has a copy of another machine's. A start refuses that; adopted, it is
+        somebody new, and the database of a cluster in which others vote is set aside (main.py)."""
+        if self._may_lose(host):
+            self.crash(host)
+            host.wipe()
+
+    def _may_lose(self, host: Host) -> bool:
+        """Whether the cluster can go on for ever without what this machine remembers."""
+        leader = self.world.leader()
+        if leader is None or leader.agent is None or not leader.agent.ledger.roster_may_change() or self.leaving():
+            return False
+        voters = leader.agent.ledger.voters
+        gone = {node_id for node_id in voters if self.world.by_node(node_id) is None}
+        return host.node_id not in voters or 2 * (len(gone) + 1) < len(voters)
+
+    # links
+
+    def one_way_cut(self, host: Host) -> None:
+        self.world.cuts.add((host, self.world.random.choice(self.world.hosts)))
+
+    def split(self, _host: Host) -> None:
+        hosts = self._shuffled()
+        self.world.split(hosts[: len(hosts) // 2], hosts[len(hosts) // 2 :])
+
+    def split_around(self, host: Host) -> None:
+        rest = [one for one in self._shuffled() if one is not host]
+        self.world.split_around([host], rest[: len(rest) // 2], rest[len(rest) // 2 :])
+
+    def _shuffled(self) -> list[Host]:
+        return list(self.world.random.sample(self.world.hosts, len(self.world.hosts)))
+
+    def heal_links(self, _host: Host) -> None:
+        self.world.cuts.clear()
+
+    def weather(self, _host: Host) -> None:
+        self.world.weather = self.world.random.choice(
+            (
+                Weather(),
+                Weather(loss=0.2),
+                Weather(delay_us=(5_000, 300_000)),
+                Weather(duplicate=0.3, straggle=0.02, straggle_us=self.straggle_us),
+            )
+        )
+
+    # clocks
+
+    def step_one_clock(self, host: Host) -> None:
+        host.wall_shift_us += self.world.random.choice((1, -1)) * self.world.random.choice(STEPS_US)
+
+    def step_all_clocks(self) -> None:
+        """Somebody corrects the time server."""
+        step_us = self.world.random.choice((1, -1)) * self.world.random.choice(STEPS_US)
+        for host in self.world.hosts:
+            host.wall_shift_us += step_us
+
+    def drift(self, host: Host) -> None:
+        ppm = self.world.random.randrange(-DRIFT_PPM, DRIFT_PPM)
+        passed_us = host.now().wall_us
+        host.wall_drift_ppm = ppm
+        host.wall_shift_us += passed_us - host.now().wall_us  # no step where the speed changes
+
+    # people
+
+    def run_now(self, _host: Host) -> None:
+        self.world.ask(commands.RunJob(self.world.random.choice(POLICIES)))
+
+    def edit(self, _host: Host) -> None:
+        """A new schedule, another policy, switched off or on."""
+        dice = self.world.random
+        self.world.ask(
+            commands.PutJob(
+                Job(
+                    name=dice.choice(SCRATCH),
+                    schedule=dice.choice(self.schedules),
+                    command="true",
+                    concurrency=dice.choice(POLICIES),
+                    disabled=dice.random() < 0.3,
+                    catch_up=dice.choice(("skip", "latest")),
+                    retries=dice.choice((0, 1)),
+                    tags=dice.choice((None, {"role": "web:1"})),
+                )
+            )
+        )
+
+    def delete(self, _host: Host) -> None:
+        self.world.deletable.add(SCRATCH[0])
+        self.world.ask(commands.DeleteJob(SCRATCH[0]))
+
+    def hold_all(self, _host: Host) -> None:
+        self.world.ask(commands.SetPaused(paused=self.world.random.random() < 0.4))
+
+    # rosters
+
+    def newcomer(self, _host: Host) -> None:
+        if len(self.world.hosts) < self.hosts_max:
+            self.world.add(eligible=self.world.random.random() < 0.6).start()
+
+    def remove(self, host: Host) -> None:
+        """`members rm`, one at a time; somebody who may vote stays."""
+        others = [one for one in self.world.hosts if one.eligible and one is not host and one.agent is not None]
+        if not self.leaving() and len(others) > 1 and self.world.leader() is not None:
+            self._asked[host.node_id] = self.world.now_us
+            self.world.ask(commands.RemoveMember(host.node_id))
+
+    def leaving(self) -> bool:
+        """Whether somebody is on the way out, or may be."""
+        leader = self.world.leader()
+        members = leader.agent.state.members.values() if leader is not None and leader.agent is not None else ()
+        return any(one.leaving for one in members) or any(
+            self.world.now_us - asked_us < ASKED_US for asked_us in self._asked.values()
+        )
+
+    def replace_leavers(self) -> None:
+        """Who is out of the cluster begins anew on an empty disk."""
+        leader = self.world.leader()
+        if leader is None or leader.agent is None:
+            return
+        for host in self.world.hosts:
+            if host.node_id in self._asked and leader.agent.state.member_of(host.node_id) is None:
+                self.crash(host)
+                host.wipe()
+                host.start()
+
+    # quiet
+
+    def end(self) -> None:
+        """Everything is repaired. Clocks stay as they are: whoever has a wrong one is outvoted or followed."""
+        self.world.heal()
+        for host in self.world.hosts:
+            host.wake_up()
+            self.start(host)
+
+
+def some_jobs(world: Cluster, schedules: tuple[str, ...], deadlines_s: tuple[int, ...]) -> None:
+    """One job a policy, each with whatever else the dice say, and some that will be edited."""
+    dice = world.random
+    for policy in POLICIES:
+        job = Job(
+            name=policy,
+            schedule=dice.choice(schedules),
+            command="true",
+            tags=dice.choice((None, {"role": "web"}, {"role": "web:1"})),
+            concurrency=policy,  # type: ignore[arg-type]
+            retries=dice.choice((0, 0, 2)),
+            retry_delay_us=dice.choice((0, SECOND_US)),
+            on_lost=dice.choice(("lost", "rerun")),
+            catch_up=dice.choice(("skip", "latest", "all")),
+            timeout_us=dice.choice((0, 0, 2 * SECOND_US)),
+            start_deadline_us=dice.choice(deadlines_s) * SECOND_US,
+            history=msgspec.structs.replace(Job(name="x", schedule="x").history, runs=100_000),
+        )
+        call = world.ask(commands.PutJob(job))
+        assert world.run_until(lambda call=call: call in world.answers, 5), "no answer to a write"
+        assert isinstance(world.answers[call], commands.JobAnswer), world.answers[call]

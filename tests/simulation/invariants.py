@@ -1,0 +1,156 @@
+"""What is looked at when a seed is quiet again, by the numbers of PROTOCOL 10; the rest is checked as things happen."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+
+from cluster import Cluster, Host  # type: ignore[import-not-found] # conftest.py adds this folder
+from world import unaccounted_ticks  # type: ignore[import-not-found]
+
+from meshcron import entries
+from meshcron.core.catalog import Catalog
+from meshcron.core.state import State
+from meshcron.core.voter import Committed
+from meshcron.model import Status
+
+
+def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[str], *, accounted: bool) -> None:
+    """Everything that can be seen at the end. `settled_us`: wall time up to which all is decided; `steady`: the jobs
+    whose schedule nobody changed; `accounted`: whether each tick of those must have its record."""
+    assert leader.agent is not None
+    jobs = {uid: state for uid, state in leader.agent.state.jobs.items() if state.job.name in steady}
+    for uid, state in jobs.items():
+        wrong = unaccounted_ticks(leader, uid, settled_us) if accounted else []
+        assert not wrong, f"P2: job {state.job.name} has ticks without exactly one record: {wrong[:5]}"
+        check_targets(leader, uid)
+    check_once_a_tick(leader)
+    check_ends(world, leader)
+    check_acknowledged(world, leader)
+    check_same_everywhere(world, leader)
+    check_logs(world.hosts)
+    check_fold(leader)
+    check_rosters(leader)
+    check_bounds(world)
+
+
+def check_targets(leader: Host, uid: int) -> None:
+    """7: `role: web:1` chooses one agent a run; nobody is chosen twice."""
+    state = leader.agent.state.jobs[uid]
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for one in leader.disk.executions.values():
+        if one.uid == uid and one.attempt == 1 and one.node_id and one.revision == state.revision:
+            chosen[one.run_id].append(one.node_id)
+    for run_id, nodes in chosen.items():
+        assert len(nodes) == len(set(nodes)), f"7: {run_id} was given to one agent twice"
+        if (state.job.tags or {}).get("role") == "web:1":
+            assert len(nodes) <= 1, f"7: {run_id} was given to {len(nodes)} agents"
+
+
+def check_once_a_tick(leader: Host) -> None:
+    """10: of any job, edited or not, a tick of one clock epoch is one run, and one skip or range at most."""
+    found: Counter[tuple[int, str, int, str]] = Counter()
+    runs: dict[tuple[int, str, int], set[str]] = defaultdict(set)
+    for one in leader.disk.executions.values():
+        if one.trigger not in ("schedule", "catch_up"):
+            continue
+        epoch = one.run_id.split("-")[1]
+        runs[one.uid, epoch, one.scheduled_wall_us].add(one.run_id)
+        if one.attempt == 1:
+            found[one.uid, epoch, one.scheduled_wall_us, one.node_id] += 1
+    assert all(len(some) == 1 for some in runs.values()), "10: a tick has two runs"
+    twice = [key for key, count in found.items() if count > 1]
+    assert not twice, f"10: ticks with two records for one agent: {twice[:5]}"
+
+
+def check_ends(world: Cluster, leader: Host) -> None:
+    """11: nothing is open for ever. 6: what succeeded was started once."""
+    settled_us = leader.agent.clock.cluster_us(leader.now()) - (world.now_us - world.healed_us)
+    for execution in leader.disk.executions.values():
+        old = execution.due_cluster_us < settled_us and not execution.status.final
+        host = world.by_node(execution.node_id)
+        lives = host is not None and execution.id in host.processes
+        assert not old or lives, f"11: {execution} is open for ever"
+        if execution.status is Status.SUCCESS:
+            assert world.starts[execution.id] == 1, f"6: {execution} succeeded, {world.starts[execution.id]} starts"
+
+
+def check_acknowledged(world: Cluster, leader: Host) -> None:
+    """14: a job that somebody was told is written is there, unless somebody may have deleted it."""
+    for (name, uid), revision in world.acknowledged.items():
+        if name not in world.deletable:
+            state = leader.agent.state.jobs.get(uid)
+            assert state is not None, f"14: job {name} was written and is gone"
+            assert state.revision >= revision, f"14: revision {revision} of {name} was written and is gone"
+
+
+def check_same_everywhere(world: Cluster, leader: Host) -> None:
+    """5: all that hold the log hold the same state, and their disks hold that state."""
+    reference = leader.agent.state
+    for host in world.hosts:
+        if host.agent is None or not host.agent.holds_log or host.agent.cluster != leader.agent.cluster:
+            continue
+        if reference.member_of(host.node_id) is None or host.node_id not in leader.agent._log_holders():
+            continue  # it held the log once
+        ours = host.agent.state
+        assert ours.applied == reference.applied, f"{host.name} lags\n{world.describe()}"
+        assert ours.jobs == reference.jobs, f"5: the jobs of {host.name} differ"
+        assert (ours.owed, ours.open) == (reference.owed, reference.open), f"5: the state of {host.name} differs"
+        assert ours.members == reference.members
+        assert list(ours.calls.items()) == list(reference.calls.items()), f"5: the answers of {host.name} differ"
+        loaded = State.load(host.disk.load())
+        assert loaded.jobs == reference.jobs, f"5: the rows on the disk of {host.name} are not the state"
+        assert host.disk.executions == leader.disk.executions, f"5: the records of {host.name} differ"
+
+
+def check_logs(hosts: list[Host]) -> None:
+    """3: what two disks hold at an index in one term is the same entry, and all before it is the same."""
+    known: dict[tuple[str, int, int], int] = {}
+    for host in hosts:
+        if host.agent is None:
+            continue
+        for index, row in host.disk.log.items():
+            crc = known.setdefault((host.agent.cluster, index, row.term), row.crc)
+            assert crc == row.crc, f"3: entry {index} of term {row.term} differs on {host.name}"
+
+
+def check_fold(leader: Host) -> None:
+    """5: the state is what the entries come to, where the log is there from its beginning."""
+    state, disk = leader.agent.state, leader.disk
+    if 1 not in disk.log or not state.applied[0]:
+        return
+    empty = type(disk)().load()
+    catalog = Catalog(fresh := State.load(empty))
+    for index in range(1, state.applied[0] + 1):
+        row = disk.log[index]
+        catalog.apply(Committed(index, row.term, row.crc, entries.decode(row.body)))
+    assert (fresh.jobs, fresh.open, fresh.owed) == (state.jobs, state.open, state.owed), "5: the log comes to another"
+    assert fresh.members == state.members, "5: the log comes to other members"
+
+
+def check_rosters(leader: Host) -> list[frozenset[str]]:
+    """13: every roster in the log differs from the one before by one voter, so that their majorities overlap. Returns
+    them."""
+    found: list[frozenset[str]] = []
+    for index in sorted(leader.disk.log):
+        entry = entries.decode(leader.disk.log[index].body)
+        if isinstance(entry, entries.Formed):
+            found.append(frozenset({entry.member.node_id}))
+        elif isinstance(entry, entries.Roster):
+            found.append(frozenset(entry.voters))
+    for before, after in pairwise(found):
+        assert len(before ^ after) == 1, "13: more than one voter changed at once"
+    return found
+
+
+def check_bounds(world: Cluster) -> None:
+    """17: once it is quiet, nothing waits in a queue."""
+    for host in world.hosts:
+        if host.agent is None or not host.agent.cluster:
+            continue
+        assert len(host.held) < 100, f"17: {len(host.held)} effects wait for the disk of {host.name}"
+        assert len(host.backlog) < 100, f"17: {len(host.backlog)} events wait at {host.name}"
+        waiting = len(host.agent.runner._outbox)
+        member = world.leader().agent.state.member_of(host.node_id)
+        assert member is None or waiting == 0, f"17: {waiting} results wait at {host.name}"
