@@ -681,7 +681,9 @@ class Agent:
                 self._admission.answered(event.host, event.port, wait.profile, turn)
                 for gate in wait.gates[:GATES_MAX]:
                     self._admission.learn(gate.host, gate.gate_port, "", turn.now.boot_us)
-                if self.cluster and wait.cluster not in ("", self.cluster):
+                if self._is_left_behind(wait, turn.now):
+                    self._start_over("its cluster was dissolved while this agent did not hear of it", turn)
+                elif self.cluster and wait.cluster not in ("", self.cluster):
                     self._met(wait.cluster, turn, virgin=wait.virgin)
                     if wait.led:
                         self._go_over(wait, turn)
@@ -723,7 +725,7 @@ class Agent:
 
     def _go_over(self, wait: Wait, turn: Turn) -> None:
         """Our cluster may have dissolved while we were cut off: then nobody is left to tell us so."""
-        if self.leader and self.is_heard(self.leader, turn.now):
+        if not self.holds_log or (self.leader and self.is_heard(self.leader, turn.now)):
             return
         what = meets(self.cluster, self._is_unused(), wait.cluster, wait.virgin)
         if what == "dissolve" and turn.now.boot_us - self._led_boot_us >= LEADERLESS_US:
@@ -735,6 +737,15 @@ class Agent:
         jobs = any(isinstance(one, entries.JobPut) for one in waiting)
         tokens = any(isinstance(one, entries.TokenPut) and not one.token.node_id for one in waiting)
         return self.state.is_virgin() and not jobs and not tokens
+
+    def _is_left_behind(self, wait: Wait, now: Instant) -> bool:
+        """Whether our cluster was dissolved: who holds no log is told by nobody. It never gave us an order, none of
+        those that hold its log is heard, and the machine of one of them belongs to another cluster."""
+        if self.holds_log or self._news is None or self.runner.fence > Fence() or wait.cluster in ("", self.cluster):
+            return False
+        able = [one for one in self._news.members if one.eligible]
+        moved = any(one.name == wait.profile.name and one.node_id != wait.profile.node_id for one in able)
+        return moved and not any(self.is_heard(one.node_id, now) for one in able)
 
     def _start_over(self, why: str, turn: Turn) -> None:
         self._stop_leading(turn)

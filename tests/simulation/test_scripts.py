@@ -996,6 +996,41 @@ def test_two_clusters_formed_in_the_same_instant_become_one() -> None:
     at_end(world)
 
 
+def test_a_worker_that_heard_nothing_of_the_end_of_its_cluster_follows() -> None:
+    """It holds no log, so nobody tells it; the machine whose cluster it was in belongs to the other one by now."""
+    world = Cluster(52)
+    one, other = world.add(), world.add()
+    workers = [world.add(eligible=False) for _ in range(2)]
+    world.split([one, workers[0]], [other, workers[1]])
+    for host in world.hosts:
+        host.start()
+    world.run_for(8)
+    clusters = {host.agent.cluster for host in world.hosts}
+    assert len(clusters) == 2
+    assert all(clusters)
+    world.heal()
+    world.run_for(30)
+    assert {host.agent.cluster for host in world.hosts} == {min(clusters)}
+    assert len(led(world).agent.state.members) == 4
+    at_end(world)
+
+
+def test_a_worker_cut_off_stays_with_its_cluster() -> None:
+    """Another cluster of its key answers, and its own is silent: it was not dissolved, so it waits."""
+    world = Cluster(53)
+    home, worker, away = world.add(), world.add(eligible=False), world.add()
+    world.split([home, worker], [away])
+    for host in world.hosts:
+        host.start()
+    world.run_for(8)
+    cluster, node_id = worker.agent.cluster, worker.node_id
+    assert cluster == home.agent.cluster != away.agent.cluster
+    world.cuts.clear()
+    world.split([home], [worker, away])
+    world.run_for(60)
+    assert (worker.agent.cluster, worker.node_id) == (cluster, node_id)
+
+
 def test_a_lived_in_cluster_absorbs_an_unused_one_whatever_their_ids() -> None:
     """And a job that was put is never given up for a cluster without any."""
     for seed in (21, 22):
