@@ -57,13 +57,15 @@ def next_voters(
     `stable_us` without a gap."""
     eligible = {one.node_id: one for one in members.values() if one.eligible and not one.leaving}
     away = sorted(voters - eligible.keys() - {leader})
-    if away and len(voters) > 2:
-        return voters - {away[0]}
+    smaller = [voters - {one} for one in away if len(voters) > 2]
     dead = sorted(one for one in voters - {leader} if one in health and health[one].silent_us >= DEAD_US)
     ready = sorted(
         (one for id_, one in eligible.items() if id_ not in voters and _is_ready(health.get(id_), stable_us)),
         key=lambda one: (-one.priority, one.number),
     )
+    if smaller:
+        carried = (some for some in smaller if _is_carried(leader, some, health))
+        return next(carried, voters | {ready[0].node_id} if ready else None)
     if leader not in eligible:
         return _make_way(voters, ready)
     if len(voters) % 2 == 0:
@@ -89,6 +91,12 @@ def _make_odd(leader: str, voters: frozenset[str], dead: list[str], ready: list[
     if ready and len(voters) < SIZES[0]:
         return voters | {ready[0].node_id}
     return voters - {min(voters - {leader})}
+
+
+def _is_carried(leader: str, voters: frozenset[str], health: Mapping[str, Health]) -> bool:
+    """Whether a majority of them is heard: who leaves while others are dead must not take the last majority along."""
+    alive = sum(one == leader or (one in health and health[one].stable_us > 0) for one in voters)
+    return 2 * alive > len(voters)
 
 
 def _is_ready(health: Health | None, stable_us: int) -> bool:

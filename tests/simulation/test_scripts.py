@@ -1135,6 +1135,23 @@ def test_a_member_that_leaves_gives_up_its_seat_first() -> None:
     at_end(world, restart=False)
 
 
+def test_a_voter_that_leaves_does_not_take_the_last_majority_along() -> None:
+    """Two of five are gone for good when a third is sent away: a learner takes its seat before it goes."""
+    world = grown(54, 6)
+    leader = led(world)
+    voters = [host for host in world.hosts if host.node_id in leader.agent.ledger.voters and host is not leader]
+    for host in voters[:2]:
+        host.crash()
+    world.run_for(3)
+    ask(world, commands.RemoveMember(voters[2].name))
+    assert world.run_until(lambda: led(world).agent.state.member_of(voters[2].node_id) is None, 30), world.describe()
+    voters[2].crash()
+    world.run_for(5)
+    ask(world, commands.SetPaused(paused=True))
+    single_steps(world)
+    at_end(world, restart=False)
+
+
 def test_a_leader_that_leaves_hands_over_first() -> None:
     """Ticks go on under another one while it goes."""
     world = grown(50, 4)
