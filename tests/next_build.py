@@ -51,14 +51,14 @@ NEXT = Vocabulary(
 class NextCatalog(Catalog):
     """Knows what the new kind and the new field come to."""
 
-    def _fold(self, entry: Entry) -> object:
+    def _route(self, entry: Entry) -> object:
         match cast("Any", entry):
             case Remark(text):
-                self._rows.append(MetaRow("remark", text))
+                self._fold.rows.append(MetaRow("remark", text))
                 return None
             case SignedNoop(signed=signed) if signed:
-                self._rows.append(MetaRow("signed", signed))
-        return super()._fold(entry)
+                self._fold.rows.append(MetaRow("signed", signed))
+        return super()._route(entry)
 
 
 class NextAgent(Agent):

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from meshcron import commands, entries
 from meshcron.core.answers import first_answer, outcome_of
-from meshcron.core.catalog import Applied, DecideAgain
 from meshcron.core.clocks import ClusterClock, agreed_wall_us
 from meshcron.core.dispatch import Dispatch
 from meshcron.core.effects import Alarm, Answer
+from meshcron.core.fold import Applied, DecideAgain
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals

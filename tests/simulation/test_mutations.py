@@ -18,7 +18,7 @@ import test_senders as senders  # type: ignore[import-not-found]
 import test_upgrades as upgrades  # type: ignore[import-not-found]
 from msgspec import Struct
 
-from meshcron.core import catalog, dispatch, leading, membership, replication, runner
+from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.ledger import Ledger
@@ -146,9 +146,9 @@ MUTATIONS = (
     ),
     Mutation(
         "apply checks again",
-        catalog.Catalog,
+        catalog_ticks.Ticks,
         "_holds",
-        "return not (state.open_ids if item.attempt > 1 else self.state.is_busy(state))",
+        "return not (state.open_ids if item.attempt > 1 else self._state.is_busy(state))",
         "return True",
         scripts.test_two_people_run_a_job_in_the_same_instant,
         "overlap under forbid",
@@ -157,7 +157,7 @@ MUTATIONS = (
         "a repeated call gets the first answer",
         catalog.Catalog,
         "_answered",
-        "self._rows += keep_answer(self.state, once, self._index, outcome)",
+        "self._fold.rows += keep_answer(self._fold.state, once, self._fold.index, outcome)",
         "pass",
         scripts.test_a_call_whose_answer_is_lost_with_the_leader_is_done_once,
         "a repeated call ran twice",
@@ -290,10 +290,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a hand-over holds down",
-        catalog.Catalog,
-        "_hand_over",
-        "self.state.hand_over = entry.cluster_us, hold_us",
-        "self.state.hand_over = 0, 0",
+        catalog_members.Members,
+        "hand_over",
+        "self._state.hand_over = entry.cluster_us, hold_us",
+        "self._state.hand_over = 0, 0",
         scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
         "15",
     ),

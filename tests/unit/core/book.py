@@ -6,7 +6,8 @@ import json
 from typing import Any, Literal
 
 from meshcron import entries
-from meshcron.core.catalog import Applied, Catalog
+from meshcron.core.catalog import Catalog
+from meshcron.core.fold import Applied
 from meshcron.core.state import State
 from meshcron.core.voter import Committed
 from meshcron.entries import UNCHANGED, Entry, Intent

@@ -6,7 +6,7 @@ import pytest
 
 from meshcron import entries
 from meshcron.commands import JobAnswer
-from meshcron.core.catalog import Applied, DecideAgain
+from meshcron.core.fold import Applied, DecideAgain
 from meshcron.errors import Conflict
 from meshcron.messages import StartedItem
 from meshcron.model import Job

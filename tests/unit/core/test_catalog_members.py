@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshcron import entries
-from meshcron.core.catalog import DecideAgain
+from meshcron.core.fold import DecideAgain
 from meshcron.core.state import State
 from meshcron.errors import Conflict, NotFound
 from meshcron.model import SECOND_US

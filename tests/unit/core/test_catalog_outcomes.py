@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.commands import StopAnswer
-from meshcron.core.catalog import RERUNS_MAX
+from meshcron.core.catalog_outcomes import RERUNS_MAX
 from meshcron.errors import UnknownExecution
 from meshcron.messages import ResultItem, StartedItem
 from meshcron.model import SECOND_US, Status

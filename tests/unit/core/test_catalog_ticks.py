@@ -6,7 +6,7 @@ import pytest
 
 from meshcron import entries
 from meshcron.commands import JobAnswer
-from meshcron.core.catalog import DecideAgain
+from meshcron.core.fold import DecideAgain
 from meshcron.model import execution_id
 from tests.unit.core.book import Book
 from tests.unit.core.disk import CLUSTER, member, second

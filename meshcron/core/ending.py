@@ -1,0 +1,37 @@
+"""An execution as its final word makes it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from meshcron.messages import ResultItem
+from meshcron.model import Execution, Status
+
+
+def finished(execution: Execution, item: ResultItem) -> Execution:
+    """An execution as its agent's final word makes it."""
+    status = {
+        "ended": Status.SUCCESS if item.success else Status.FAILED,
+        "timeout": Status.TIMEOUT,
+        "killed": Status.KILLED,
+        "failed": Status.FAILED,
+        "lost": Status.LOST,
+        "skipped": Status.SKIPPED,
+    }[item.kind]
+    final = replace(
+        execution,
+        status=status,
+        reason=item.reason,
+        started_wall_us=item.started_wall_us or execution.started_wall_us,
+    )
+    if item.ending is None:
+        return final
+    return replace(
+        final,
+        finished_wall_us=item.ending.finished_wall_us,
+        exit_code=item.ending.exit_code,
+        signal=item.ending.signal,
+        output_tail=item.ending.output_tail,
+        output_bytes=item.ending.output_bytes,
+        output_truncated=item.ending.output_truncated,
+    )
