@@ -45,11 +45,13 @@ class Formed(Struct, frozen=True, tag="formed"):
 
 
 class Recovered(Struct, frozen=True, tag="recovered"):
-    """An operator brought the cluster back from what was left of it: the roster is this member alone, what was open is
-    lost, and so is every tick up to an instant, for it may have run (PROTOCOL 2, recover)."""
+    """An operator brought the cluster back from what was left of it: this member alone votes, the others that may hold
+    the log are members no more. What was open is lost, and so is every tick up to an instant, for it may have run
+    (PROTOCOL 2, recover)."""
 
     member: Member
     until_wall_us: int
+    generation: int = 0
 
 
 class MemberPut(Struct, frozen=True, tag="member_put", omit_defaults=True):

@@ -31,7 +31,7 @@ from meshcron.core.events import Event, Proposed, TagsChanged
 from meshcron.core.settings import Settings
 from meshcron.core.timing import LAN, SLOW
 from meshcron.errors import MeshcronError, NoLeader, StartRefused
-from meshcron.messages import Call, Endpoint
+from meshcron.messages import Call, Endpoint, GateMessage, Welcome, generation_number
 from meshcron.model import SECOND_US, Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key, new_curve_pair
 from meshcron.rows import Loaded
@@ -54,6 +54,7 @@ from meshcron.runtime.logs import configure_logs
 from meshcron.runtime.mesh import Mesh, Place
 from meshcron.runtime.open_files import raise_limit
 from meshcron.runtime.process import Processes
+from meshcron.runtime.recovery import Held, Inquiry, held, why_not
 from meshcron.runtime.standing import Facts, Standing, machine_facts
 from meshcron.service import OutputChunk, Service
 from meshcron.store.database import DATABASE
@@ -70,7 +71,10 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter: at the default 5 ms a busy loop turns 0.2 ms commits into 20-40 ms."""
 
 RECOVERED_FILE = "recovered"
-"""Stands in the data directory from a salvage or an adoption until the agent has recorded what was lost."""
+"""Stands in the data directory from a recovery, a salvage or an adoption until the agent has recorded what was lost."""
+
+ALONE = "alone"
+"""Its first word after a recovery: the others that vote are gone for good."""
 
 ADOPTED = "adopted"
 """Its first word after an adoption; the second is the node id that the directory had."""
@@ -274,7 +278,7 @@ class Process:
             horizon_us=self._config.horizon_us,
             cluster=random_id(),
             tokens=tokens,
-            recovering=(self._folder / RECOVERED_FILE).exists(),
+            generation=self._opened_generation(loaded),
             public_key=public_key,
             endpoint=endpoint,
             local_token=local,
@@ -286,6 +290,11 @@ class Process:
             version=__version__,
             vocabulary=VOCABULARY,
         )
+
+    def _opened_generation(self, loaded: Loaded) -> int:
+        if "cluster" not in loaded.meta or not (self._folder / RECOVERED_FILE).exists():
+            return 0
+        return held(loaded, self._store.identity.node_id).next_generation
 
     def _api(
         self, agent: Agent, driver: Driver, processes: Processes, key: ClusterKey, mesh: Mesh
@@ -461,6 +470,8 @@ def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
     if not marker.exists():
         return False
     word, _, former = marker.read_text(encoding="ascii").strip().partition(" ")
+    if word == ALONE:
+        return False
     voters = {member.node_id for member in loaded.members if member.voter}
     return bool(voters - {former}) if word == ADOPTED else len(voters) > 1
 
@@ -572,13 +583,63 @@ async def close_server(server: HTTPServer) -> None:
     await server.close_all_connections()
 
 
+def recover(config: Config) -> str:
+    """Offline: the majority of the voters is gone for good, the agent of this directory goes on alone with all that it
+    holds. Returns what to tell the operator; raises StartRefused with the remedy while others can go on."""
+    configure_logs(config.log_level, config.log_format)
+    folder = Path(config.data_dir)
+    refuse_unused(folder)
+    if (folder / RECOVERED_FILE).exists():
+        raise StartRefused(f'{folder}: a recovery has begun already; start the agent with "meshcron up"')
+    store = Store(folder, machine_id())
+    try:
+        store.directory.lock()
+        ours = held(store.open(new_identity), store.identity.node_id)
+        key = find_key(config.key_file, folder, os.environ)
+        if key is None:
+            raise StartRefused(f"{folder}: without the cluster key nobody can be asked; give it with --key-file")
+        answers = asyncio.run(ask_survivors(config, ours, store, key.key))
+        if why := why_not(ours, answers):
+            raise StartRefused(f"nothing was changed: {why}")
+        write_private(folder / RECOVERED_FILE, ALONE + "\n")
+    except OSError as error:
+        raise StartRefused(words(error, folder)) from error
+    finally:
+        store.close()
+    return "\n".join(_recovered_lines(ours, answers))
+
+
+async def ask_survivors(config: Config, ours: Held, store: Store, key: ClusterKey) -> list[GateMessage]:
+    """What all that can be reached say of their cluster."""
+    inquiry = Inquiry(ours, store.identity.public_key, store.start, key)
+    join = [(address.host, address.port) for address in config.join]
+    return await inquiry.ask(join, None if config.no_mdns else config.mdns_interface)
+
+
+def _recovered_lines(ours: Held, answers: Sequence[GateMessage]) -> list[str]:
+    reached = {ours.node_id, *(one.profile.node_id for one in answers if isinstance(one, Welcome))}
+    silent = sorted(name for node_id, name in ours.names.items() if node_id not in reached)
+    number = generation_number(ours.next_generation)
+    lines = [f"generation {number}: the cluster goes on from this agent alone, with its log up to entry {ours.last[1]}"]
+    if silent:
+        lines.append(f"not reached: {', '.join(silent)}; if one of them still works, this was a mistake")
+    lines.append("what is open, and each tick since the last one decided, will be recorded as lost")
+    lines.append('start the agent with "meshcron up"; other agents then join it as new ones, and vote')
+    return lines
+
+
+def refuse_unused(folder: Path) -> None:
+    """Raises StartRefused where no agent has lived."""
+    if not (folder / NODE_FILE).exists():
+        raise StartRefused(f"{folder}: no agent has ever run here; give its folder with --data-dir")
+
+
 def salvage(config: Config) -> str:
     """Offline: set a damaged database aside and go on with what is whole, under a new node id. Returns what to tell the
     operator; raises StartRefused where an agent uses the directory or too little is left."""
     folder = Path(config.data_dir)
     directory = DataDirectory(folder, machine_id())
-    if not (folder / NODE_FILE).exists():
-        raise StartRefused(f"{folder}: no agent has ever run here; give its folder with --data-dir")
+    refuse_unused(folder)
     directory.lock()
     try:
         label = str(clock.wall_clock_us() // SECOND_US)

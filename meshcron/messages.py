@@ -8,6 +8,7 @@ a message is JSON; what stands in a field named `payload` (bytes) travels in fra
 from __future__ import annotations
 
 from typing import Literal
+from zlib import crc32
 
 from msgspec import Struct
 
@@ -19,6 +20,20 @@ class Fence(Struct, frozen=True, order=True, array_like=True):
 
     generation: int = 0
     term: int = 0
+
+
+_NUMBER_SHIFT = 32
+
+
+def next_generation(after: int, node_id: str) -> int:
+    """The generation that a recovery by this agent opens after another one: (number + 1, whose it is) as one integer
+    that compares alike and fits 63 bits. Two agents that recover one cluster apart open two generations."""
+    return generation_number(after) + 1 << _NUMBER_SHIFT | crc32(node_id.encode())
+
+
+def generation_number(generation: int) -> int:
+    """How often the cluster was recovered: what people are shown."""
+    return generation >> _NUMBER_SHIFT
 
 
 class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -235,6 +250,9 @@ class Welcome(Struct, frozen=True, tag="welcome", kw_only=True):
     roster_index: int
     members: tuple[MemberInfo, ...]
     leader: str
+    last_index: int = 0
+    """Of the answerer's log, with its term: an operator's `recover` looks for the newest one. 0 = it holds none."""
+    last_term: int = 0
 
 
 class Wait(Struct, frozen=True, tag="wait"):
@@ -259,6 +277,9 @@ class Refused(Struct, frozen=True, tag="refused"):
     why: str
     is_copy: bool = False
     """Another start of the same data directory lives: the agent that hears this must end."""
+    cluster: str = ""
+    """Set where the answerer's cluster was recovered without the one who knocked, in this generation."""
+    generation: int = 0
 
 
 class Admit(Struct, frozen=True, tag="admit"):

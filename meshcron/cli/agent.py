@@ -9,11 +9,10 @@ from typing import Any
 import click
 
 from meshcron import config
-from meshcron.cli.failures import USAGE, Failure
 from meshcron.config import KEYS, Config, Key
 
-RECOVER_KEYS = ("config", "data_dir", "name", "log_level", "log_format")
-"""What an offline recovery reads: where the data lies, and how to say what it finds."""
+RECOVER_KEYS = "config data_dir name key_file join no_mdns mdns_interface log_level log_format".split()
+"""What an offline recovery reads: where the data lies, whom to ask, and how to say what it finds."""
 
 
 def option(key: Key) -> click.Option:
@@ -54,17 +53,18 @@ def up(ctx: click.Context, /, **flags: Any) -> None:
 @click.command()
 @click.option("--salvage", is_flag=True, help="Set damaged files aside and go on with the part that is whole.")
 def recover(salvage: bool, **flags: Any) -> None:
-    """Bring back an agent whose database is damaged.
+    """Bring back a cluster without its majority, or an agent with a damaged database.
 
-    Works offline, on this machine's data directory, while its agent is down. Nothing is deleted: the damaged files
-    are set aside, and what may be missing is recorded as lost.
+    Works offline, on this machine's data directory, while its agent is down. Without --salvage this agent goes on
+    alone with all that it holds, because the majority of the voters is gone for good; the others are asked first, and
+    it is refused while they can go on or know more.
+    Nothing is deleted: damaged files are set aside, and what may be missing is recorded as lost.
     """
-    if not salvage:
-        raise Failure('nothing to do; say how: "meshcron recover --salvage" (first stop the agent)', USAGE)
     settings = load(flags)
+    from meshcron.main import recover as go_on_alone  # noqa: PLC0415 - as in `up`
     from meshcron.main import salvage as salvage_files  # noqa: PLC0415 - as in `up`
 
-    click.echo(salvage_files(settings))
+    click.echo(salvage_files(settings) if salvage else go_on_alone(settings))
 
 
 _with_keys(up, KEYS.values())

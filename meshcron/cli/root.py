@@ -57,7 +57,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "This machine": {
         "up": Entry("agent:up", "Start an agent on this machine and stay in the foreground."),
         "key": Entry("cluster_key:key", "Show or make the cluster key."),
-        "recover": Entry("agent:recover", "Bring back an agent whose database is damaged."),
+        "recover": Entry(
+            "agent:recover", "Bring back a cluster without its majority, or an agent with a damaged database."
+        ),
     },
 }
 """Every command, in the order of the help."""

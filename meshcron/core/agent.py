@@ -43,6 +43,9 @@ REFUSED_EVERY_US = 600 * SECOND_US
 GATES_MAX = 5
 """Gates that a worker names to a newcomer: as many as there are voters."""
 
+OUTLIVED_ROSTER = 1
+"""What an outlived generation said of the members is older than anything the higher one says."""
+
 FAREWELL_US = 3 * SECOND_US
 """The leader of a dissolved cluster stays so long, for the others to hear of it."""
 
@@ -153,6 +156,11 @@ class Agent:
         return max(self.state.protocol, self._protocol_hint)
 
     @property
+    def generation(self) -> int:
+        """The one this agent lives in; it never falls (messages.next_generation)."""
+        return self.runner.fence.generation
+
+    @property
     def holds_log(self) -> bool:
         """Whether reads may be answered from here."""
         return bool(self.state.cluster)
@@ -241,13 +249,20 @@ class Agent:
         self._led_boot_us = now.boot_us
         self.membership.start(now.boot_us)
         self._admission.start(now.boot_us)
-        self.runner.resume(turn, disown=self._settings.recovering)
-        if self._settings.recovering and self.state.cluster:
+        self.runner.enter(max(self.state.generation, self._settings.generation), turn)
+        self.runner.resume(turn, disown=bool(self._settings.generation))
+        if self._is_recovering():
             self.ledger.recover()
         self.ledger.start(turn)
         self._consider_forming(turn)
         self._finish(turn)
         return self._close(turn)
+
+    def _is_recovering(self) -> bool:
+        """Whether an operator's recovery is not recorded yet. Once it is, this agent may lead again, with others."""
+        recorded = [self.state.generation]
+        recorded += [one.generation for one in self.ledger.waiting_entries() if isinstance(one, entries.Recovered)]
+        return bool(self.state.cluster) and max(recorded) < self._settings.generation
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event in; returns what to do, in order."""
@@ -312,6 +327,9 @@ class Agent:
                 self.ledger.persisted(event.n)
             case events.MessageReceived():
                 self._message(event.sender, event.message, turn)
+            case events.HigherGeneration():
+                if self.may_command(event.sender):
+                    self._outlived(event.generation, turn)
             case events.PeerGone():
                 self.membership.gone(event.node_id)
                 self.ledger.gone(event.node_id, turn)
@@ -438,7 +456,7 @@ class Agent:
                 self._learn_endpoint(member.node_id, member.endpoint)
 
     def _fence(self) -> Fence:
-        return max(self.runner.fence, Fence(self._settings.generation, self.ledger.term))
+        return max(self.runner.fence, Fence(self.generation, self.ledger.term))
 
     def _learn_endpoint(self, node_id: str, endpoint: Endpoint) -> None:
         if node_id != self._settings.node_id and endpoint.mesh_port and self._endpoints.get(node_id) != endpoint:
@@ -506,8 +524,13 @@ class Agent:
             return
         if self._leading.ready:
             self._leading.applied(committed, applied, rows, turn)
-        elif committed.index >= self.ledger.first_index and self.state.member_of(self._settings.node_id):
+        elif committed.index >= self.ledger.first_index and self._is_current():
             self._leading.begin(turn)
+
+    def _is_current(self) -> bool:
+        """Whether the state names this agent, and says of a recovery what it has lost: nothing is done before."""
+        ours = self.state.member_of(self._settings.node_id)
+        return ours is not None and self.state.generation >= self._settings.generation
 
     def _connect(self, turn: Turn) -> None:
         """Tell the shell whom to let in and whom to dial, whenever that changes."""
@@ -515,12 +538,12 @@ class Agent:
         if not cluster or (not self._settings.public_key and len(self.roster()) < 2):
             return
         members = self.roster()
-        basis = cluster, members, self.leader
+        basis = cluster, self.generation, members, self.leader
         if basis == self._connect_basis:
             return
         self._connect_basis = basis
         dial = to_hear(self._settings.node_id, members, self.leader)
-        wanted = Connect(cluster, self._settings.generation, members, dial)
+        wanted = Connect(cluster, self.generation, members, dial)
         if wanted != self._connected:
             self._connected = wanted
             self.membership.forget_others(frozenset(one.node_id for one in members))
@@ -539,13 +562,13 @@ class Agent:
         walls = sorted(clocks.walls_us.values())
         median_us = walls[(len(walls) - 1) // 2]
         self.clock.lead(turn.now, reading, clocks.marks_cluster_us.values(), median_us)
-        self._leading = Leading(self._settings, self.state, self.clock, self.ledger, self.membership)
+        self._leading = Leading(self._settings, self.state, self.clock, self.ledger, self.membership, self.generation)
         self._leading.tags = self.tags
         first: list[entries.Entry] = []
         member = self._ourselves()
-        if self._settings.recovering and self.state.cluster:
+        if self._is_recovering():
             until_us = self.clock.wall_us(turn.now) + 2 * self._settings.horizon_us
-            first.append(entries.Recovered(member, until_us))
+            first.append(entries.Recovered(member, until_us, self.generation))
         if not self.state.cluster and not any(isinstance(one, entries.Formed) for one in self.ledger.waiting_entries()):
             first.append(entries.Formed(self._settings.cluster, member, self._settings.tokens))
         self._leading.open(turn, first)
@@ -581,7 +604,7 @@ class Agent:
         return Hello(
             self.profile,
             self.cluster,
-            self._settings.generation,
+            self.generation,
             virgin=self.state.is_virgin(),
             token=self._settings.local_token,
             echo=self._echo,
@@ -599,6 +622,8 @@ class Agent:
         profile, ours = self.profile, self.cluster
         if not ours:
             return self._admission.answer_as_newcomer(profile)
+        if hello.cluster == ours and hello.generation > self.generation:
+            return Wait(profile, ours, "it lives in a higher generation", virgin=False)
         member = self._member(hello.profile.node_id)
         if member is not None and member.public_key != hello.profile.public_key:
             return messages.Refused("this node id is known with another key; start with an empty data directory")
@@ -615,13 +640,15 @@ class Agent:
             return Welcome(
                 profile=profile,
                 cluster=ours,
-                generation=self._settings.generation,
+                generation=self.generation,
                 roster_index=max(self.state.roster_index, self._news.roster_index if self._news else 0),
                 members=self.roster(),
                 leader=self.leader,
+                last_index=self.ledger.last_index,
+                last_term=self.ledger.last_term,
             )
         if hello.cluster == ours:
-            return messages.Refused("it was removed from this cluster; start with an empty data directory")
+            return self._no_member_any_more(hello)
         if hello.cluster:
             why = "this is another cluster of the same key"
             return Wait(profile, ours, why, self.state.is_virgin(), led=bool(self.leader))
@@ -637,6 +664,12 @@ class Agent:
         able = sorted((one for one in self.roster() if one.eligible), key=lambda one: (not one.voter, one.number))
         return tuple(one.endpoint for one in able if one.endpoint is not None)[:GATES_MAX]
 
+    def _no_member_any_more(self, hello: Hello) -> messages.Refused:
+        if hello.generation < self.generation:
+            why = "its cluster was recovered without it: start with an empty data directory"
+            return messages.Refused(why, cluster=self.cluster, generation=self.generation)
+        return messages.Refused("it was removed from this cluster; start with an empty data directory")
+
     def _hello(self, hello: Hello, turn: Turn) -> None:
         profile = hello.profile
         if not self.cluster:
@@ -650,6 +683,11 @@ class Agent:
             return
         if self._copies.judge(profile, hello.echo, turn.now.boot_us):
             self._copies.met(profile, hello.echo, turn)
+            return
+        if hello.cluster == self.cluster and hello.generation > self.generation:
+            # Only an answer to a question of ours is believed: ask there.
+            self._admission.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn.now.boot_us)
+            self._knock(turn)
             return
         member = self._member(profile.node_id)
         if member is not None and member.public_key == profile.public_key and hello.cluster in ("", self.cluster):
@@ -672,7 +710,7 @@ class Agent:
                 if self._copies.judge(welcome.profile, "", turn.now.boot_us):
                     return  # where it listens is no place to dial; it hears so when it knocks
                 self._admission.answered(event.host, event.port, welcome.profile, turn)
-                self._welcomed(welcome)
+                self._welcomed(welcome, turn)
             case Wait() as wait:
                 if wait.nonce and wait.nonce != self._echo:
                     self._echo = wait.nonce
@@ -695,14 +733,37 @@ class Agent:
                 self.is_copy = True
                 turn.at_once(Halt(no.why))
             case messages.Refused() as no:
-                if turn.now.boot_us >= self._refused_boot_us:
+                if self.cluster and no.cluster == self.cluster and no.generation > self.generation:
+                    self._outlived(no.generation, turn, expelled=True)
+                elif turn.now.boot_us >= self._refused_boot_us:
                     self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US
                     refused(no, turn)
             case _:
                 return
 
-    def _welcomed(self, welcome: Welcome) -> None:
+    def _outlived(self, generation: int, turn: Turn, *, expelled: bool = False) -> None:
+        """The cluster was recovered without us (PROTOCOL 2). Whoever may hold the log holds an old one, and begins anew
+        under another node id; the others follow. `expelled`: it knows us no more."""
+        if generation <= self.generation:
+            return
+        number = messages.generation_number(generation)
+        if expelled or self._settings.eligible or self.state.cluster:
+            turn.at_once(Alarm("outlived", f"this cluster was recovered (generation {number}): its old log ends here"))
+            self._start_over("this cluster was recovered without this agent", turn)
+            return
+        turn.at_once(Alarm("recovered", f"this cluster was recovered (generation {number}): this agent follows"))
+        self.runner.enter(generation, turn)
+        if self._news is not None:
+            self._news = replace(self._news, roster_index=OUTLIVED_ROSTER)
+
+    def _welcomed(self, welcome: Welcome, turn: Turn) -> None:
         if self.cluster and welcome.cluster != self.cluster:
+            return
+        if self.cluster:
+            self._outlived(welcome.generation, turn)
+        else:
+            self.runner.enter(welcome.generation, turn)
+        if self._over or welcome.generation < self.generation:
             return
         self._learn_endpoint(welcome.profile.node_id, welcome.profile.endpoint)
         news = messages.RosterNews(
@@ -748,6 +809,7 @@ class Agent:
         return moved and not any(self.is_heard(one.node_id, now) for one in able)
 
     def _start_over(self, why: str, turn: Turn) -> None:
+        """Nothing is done any more; the next start is a newcomer's."""
         self._stop_leading(turn)
         self._over = True
         turn.after_writes(StartOver(why))

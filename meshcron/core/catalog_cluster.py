@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from meshcron import entries
 from meshcron.core.catalog_outcomes import Outcomes
 from meshcron.core.fold import DecideAgain, Fold
 from meshcron.errors import Conflict, NotFound
 from meshcron.messages import ResultItem
-from meshcron.model import Status
+from meshcron.model import Member, Status
 from meshcron.rows import Drop, MemberRow, MetaRow, OwedRow, TokenRow
 
 PAUSES_MAX = 100
@@ -57,18 +59,26 @@ class Cluster:
 
     def recovered(self, entry: entries.Recovered) -> object:
         """An operator's word: one member is left, and what was open is lost."""
-        others = tuple(
-            sorted(old.node_id for old in self._state.members.values() if old.node_id != entry.member.node_id)
-        )
-        self._state.members = {entry.member.number: entry.member}
-        self._state.recovered_wall_us = entry.until_wall_us
-        self._fold.rows += [MemberRow(entry.member), Drop("members", others)]
-        self._fold.roster_changed()
+        self._alone(entry.member)
+        self._state.recovered_wall_us, self._state.generation = entry.until_wall_us, entry.generation
         self._fold.rows.append(MetaRow("recovered", str(entry.until_wall_us)))
+        self._fold.rows.append(MetaRow("generation", str(entry.generation)))
         for row in [row for _, row in sorted(self._state.owed.items()) if row.kind not in ("join", "late")]:
             self._lose_owed(row)
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="recovered") for id_ in sorted(self._state.open))
         return self._outcomes.results(entries.Results(self._state.clock[0], items))
+
+    def _alone(self, member: Member) -> None:
+        """One voter; of the others those stay that hold no log: they have nothing that could differ."""
+        old = self._state.member_of(member.node_id)
+        member = replace(member, number=old.number if old else self._state.last_number + 1)
+        self._state.last_number = max(self._state.last_number, member.number)
+        others = [one for one in self._state.members.values() if one.node_id != member.node_id]
+        gone = tuple(sorted(one.node_id for one in others if one.eligible or one.name == member.name))
+        self._state.members = {one.number: one for one in [member, *others] if one.node_id not in gone}
+        self._fold.rows += [MemberRow(member), MetaRow("number", str(self._state.last_number)), Drop("members", gone)]
+        self._fold.drop_tokens_of(frozenset(gone))
+        self._fold.roster_changed()
 
     def _lose_owed(self, row: OwedRow) -> None:
         """A run that waited may have been decided in the part of the log that is gone: whether it ran is unknown."""

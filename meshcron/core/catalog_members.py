@@ -67,9 +67,7 @@ class Members:
             raise DecideAgain("a voter leaves in two steps")
         del self._state.members[entry.number]
         self._fold.rows.append(Drop("members", (member.node_id,)))
-        for token in [token for token in self._state.token_map.values() if token.node_id == member.node_id]:
-            del self._state.token_map[token.id]
-            self._fold.rows.append(Drop("tokens", (token.id,)))
+        self._fold.drop_tokens_of(frozenset({member.node_id}))
         self._fold.roster_changed()
         open_there = sorted(id_ for id_, one in self._state.open.items() if one.node_id == member.node_id)
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="its agent was removed") for id_ in open_there)

@@ -36,6 +36,13 @@ class MessageReceived(Struct, frozen=True):
     message: Message
 
 
+class HigherGeneration(Struct, frozen=True):
+    """A member that lives in a higher generation than ours has sent something."""
+
+    sender: str
+    generation: int
+
+
 class PeerGone(Struct, frozen=True):
     """Evidence that an agent's process is gone: its host closed our connection and refuses new ones (PROTOCOL 4)."""
 
@@ -134,6 +141,7 @@ Event = (
     | Proposed
     | Persisted
     | MessageReceived
+    | HigherGeneration
     | PeerGone
     | Found
     | HelloHeard

@@ -46,6 +46,12 @@ class Fold:
         self.state.roster_index = self.index
         self.rows.append(MetaRow("roster", str(self.index)))
 
+    def drop_tokens_of(self, node_ids: frozenset[str]) -> None:
+        """Members are gone: their own local tokens, too."""
+        for token in [token for token in self.state.token_map.values() if token.node_id in node_ids]:
+            del self.state.token_map[token.id]
+            self.rows.append(Drop("tokens", (token.id,)))
+
     def owe(self, row: OwedRow) -> None:
         """A run is owed."""
         self.state.add_owed(row)

@@ -93,13 +93,20 @@ class Leading:
     """One term of leadership."""
 
     def __init__(
-        self, settings: Settings, state: State, clock: ClusterClock, ledger: Ledger, membership: Membership
+        self,
+        settings: Settings,
+        state: State,
+        clock: ClusterClock,
+        ledger: Ledger,
+        membership: Membership,
+        generation: int,
     ) -> None:
         self._settings = settings
         self._state = state
         self._clock = clock
         self._ledger = ledger
         self._membership = membership
+        self._generation = generation
         self._scheduler = Scheduler(state, clock, settings.horizon_us)
         self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us, self._start_of)
         self._proposals = Proposals(state, clock, self._scheduler)
@@ -150,7 +157,7 @@ class Leading:
         """The first entry is applied: act on the state from here on."""
         self.ready = True
         self._name_candidates(turn)
-        self._dispatch.lead(Fence(self._settings.generation, self._ledger.term), turn)
+        self._dispatch.lead(Fence(self._generation, self._ledger.term), turn)
         self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
 
     def end(self, turn: Turn) -> None:

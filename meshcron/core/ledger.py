@@ -103,6 +103,11 @@ class Ledger:
         return self._voter.log.last_index
 
     @property
+    def last_term(self) -> int:
+        """The term of that entry."""
+        return self._voter.log.last_term
+
+    @property
     def syncing(self) -> bool:
         """True while entries are on their way to the disk: a good moment to gather more."""
         return self._voter.syncing

@@ -217,6 +217,10 @@ class Runner:
             turn.after_writes(Send(sender, RunAck(self._fence, acks)))
             self._fire(turn)
 
+    def enter(self, generation: int, turn: Turn) -> None:
+        """Orders of lower generations are stale from here on, also after a restart."""
+        self._obey(Fence(generation, 0), turn)
+
     def _obey(self, fence: Fence, turn: Turn) -> None:
         if fence > self._fence:
             self._fence = fence

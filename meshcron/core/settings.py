@@ -30,8 +30,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Random id for the cluster, used if this agent forms one."""
     tokens: tuple[Token, ...]
     """The first tokens, used likewise."""
-    recovering: bool = False
-    """The data directory was salvaged: this agent goes on alone, under a new node id."""
     public_key: str = ""
     endpoint: Endpoint = NOWHERE
     local_token: Token | None = None
@@ -45,5 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Form no cluster before so many agents, this one among them, are there."""
     timing: Timing = LAN
     generation: int = 0
+    """The one that an operator's recovery of this directory opens: from here on this agent alone votes. 0 = there was
+    no recovery, or it is recorded already."""
     version: str = ""
     vocabulary: Vocabulary = VOCABULARY

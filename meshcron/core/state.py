@@ -73,6 +73,8 @@ class State:
         while it lasts), oldest first."""
         self.recovered_wall_us = 0
         """Ticks up to this instant may have run before an operator's `recover`."""
+        self.generation = 0
+        """The one that the last `recover` opened."""
         self.jobs: dict[int, JobState] = {}
         self.hidden: dict[int, JobState] = {}
         self.uids: dict[str, int] = {}
@@ -151,6 +153,7 @@ class State:
             self.hand_over = int(last_us), int(hold_us)
         self.cluster = meta.get("cluster", "")
         self.recovered_wall_us = int(meta.get("recovered", "0"))
+        self.generation = int(meta.get("generation", "0"))
         if "applied" in meta:
             index, term, crc = meta["applied"].split()
             self.applied = int(index), int(term), int(crc)

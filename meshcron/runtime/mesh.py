@@ -16,7 +16,15 @@ from msgspec import Struct
 from meshcron.core.agent import HEARTBEATS
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Connect, InstallSnapshot, Knock, SendSnapshot
-from meshcron.core.events import EndpointChanged, Event, Found, KnockAnswered, MessageReceived, PeerGone
+from meshcron.core.events import (
+    EndpointChanged,
+    Event,
+    Found,
+    HigherGeneration,
+    KnockAnswered,
+    MessageReceived,
+    PeerGone,
+)
 from meshcron.messages import (
     Call,
     Endpoint,
@@ -115,6 +123,7 @@ class Mesh:
         )
         self._gate = Gate(key=key, pair=pair, bind=place.bind, port=place.gate_port, knocked=self._knocked)
         self._discovery: Discovery | None = None
+        self._generation = 0
         self._snapshots = Snapshots(database, self.send, clock.monotonic_seconds)
         self.calls = Calls(self.send, serve, self._tasks, session=session)
 
@@ -210,6 +219,7 @@ class Mesh:
 
     def connect(self, effect: Connect) -> None:
         """Who the members are, and whom to dial."""
+        self._generation = effect.generation
         self._transport.enter(effect.cluster, effect.generation)
         self._transport.set_peers(_peer(one, dialled=one.node_id in effect.dial) for one in effect.members)
         self._gate.set_members(one.public_key for one in effect.members)
@@ -260,7 +270,11 @@ class Mesh:
     def _knocked(self, hello: Hello) -> GateMessage:
         return self._core.knocked(hello)
 
-    def _heard(self, sender: str, _generation: int, message: Message) -> None:
+    def _heard(self, sender: str, generation: int, message: Message) -> None:
+        if generation != self._generation:
+            if generation > self._generation:
+                self._core.handle(HigherGeneration(sender, generation))
+            return  # an outlived cluster's words count for nothing, and we do not speak for a newer one
         match message:
             case Call():
                 self.calls.asked(sender, message)

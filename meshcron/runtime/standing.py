@@ -11,7 +11,7 @@ from meshcron import __version__
 from meshcron.commands import PutJob
 from meshcron.core import schedule as grammar
 from meshcron.core.agent import Agent
-from meshcron.messages import MemberInfo
+from meshcron.messages import MemberInfo, generation_number
 from meshcron.model import SECOND_US, Execution, Instant, Status
 from meshcron.service import AgentView, Explained, MemberView
 
@@ -71,7 +71,7 @@ class Standing:
             cluster=agent.cluster,
             fingerprint=facts.fingerprint,
             term=agent.ledger.term,
-            generation=0,
+            generation=generation_number(agent.generation),
             protocol=agent.protocol,
             leader=names.get(agent.leader, ""),
             commit_index=agent.ledger.commit_index,

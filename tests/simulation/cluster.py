@@ -110,6 +110,8 @@ class Host:
         """When it wants to be woken."""
         self.waking_us = NEVER_US
         """The instant for which a wake stands in the queue; it may come too early, never too late."""
+        self.recovers = False
+        """An operator has had the agent's directory recovered: the next start goes on alone."""
         self.checked_index = 0
         self.checked_commit = 0
 
@@ -150,7 +152,9 @@ class Host:
             eligible=self.eligible,
             form_at_once=False,
             timing=self.world.timing,
+            generation=messages.next_generation(self.disk.mark.generation, self.node_id) if self.recovers else 0,
         )
+        self.recovers = False
         self.agent = self.build(settings, self.disk.load())
         self.checked_commit = self.agent.ledger.commit_index
         self.perform(self.agent.start(self.now()))
@@ -428,10 +432,11 @@ class Cluster:
         """Why agents stopped for good, by host; None = none may."""
         self.intended: set[str] = set()
         """Executions that some agent has applied the intent of."""
-        self.leaders: dict[tuple[str, int], str] = {}
-        self.committed: dict[tuple[str, int], tuple[int, int]] = {}
-        self.newest: dict[str, int] = {}
-        """The last entry that anybody has applied, by cluster."""
+        self.leaders: dict[tuple[str, int, int], str] = {}
+        self.committed: dict[tuple[str, int, int], tuple[int, int]] = {}
+        """By cluster, generation and term or index."""
+        self.newest: dict[tuple[str, int], int] = {}
+        """The last entry that anybody has applied, by cluster and generation."""
         self.cursors: dict[tuple[str, int], tuple[int, int]] = {}
         """Clock epoch and cursor of each job, by cluster."""
         self.hand_overs: dict[str, tuple[int, int]] = {}
@@ -474,9 +479,10 @@ class Cluster:
         return known
 
     def leader(self) -> Host | None:
-        """The leader of the highest term."""
-        leading = [host for host in self.hosts if host.agent is not None and host.agent.leading]
-        return max(leading, key=lambda host: host.agent.ledger.term if host.agent else 0, default=None)
+        """The leader of the highest generation and term."""
+        leading = [(host, host.agent) for host in self.hosts if host.agent is not None and host.agent.leading]
+        best = max(leading, key=lambda one: (one[1].generation, one[1].ledger.term), default=(None, None))
+        return best[0]
 
     # time
 
@@ -511,6 +517,7 @@ class Cluster:
 
     def _carry(self, source: Host, target: Host, message: messages.Message) -> None:
         cluster = source.connected.cluster if source.connected else ""
+        generation = source.connected.generation if source.connected else 0
         copies = 2 if self.weather.duplicate and self.random.random() < self.weather.duplicate else 1
         for _ in range(copies):
             if not self._passes(source, target):
@@ -519,8 +526,12 @@ class Cluster:
             def arrive() -> None:
                 if target.agent is None or target.connected is None or target.connected.cluster != cluster:
                     return  # each message names its cluster: those of another one are dropped
-                if source.node_id in target.known:
+                if source.node_id not in target.known:
+                    return
+                if generation == target.connected.generation:
                     target.give(events.MessageReceived(source.node_id, message))
+                elif generation > target.connected.generation:
+                    target.give(events.HigherGeneration(source.node_id, generation))
 
             if self.hold is not None and self.hold(source, target, message):
                 self.hung.append(arrive)
@@ -680,15 +691,16 @@ class Cluster:
         agent = host.agent
         assert agent is not None
         if agent.ledger.leads and agent.cluster:
-            key = agent.cluster, agent.ledger.term
-            assert self.leaders.setdefault(key, host.node_id) == host.node_id, f"1: two leaders in term {key[1]}"
+            key = agent.cluster, agent.generation, agent.ledger.term
+            assert self.leaders.setdefault(key, host.node_id) == host.node_id, f"1: two leaders in term {key[2]}"
         applied = agent.state.applied
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
-            first = applied[0] > self.newest.get(agent.cluster, 0)
-            known = self.committed.setdefault((agent.cluster, applied[0]), applied[1:])
+            life = agent.cluster, agent.generation
+            first = applied[0] > self.newest.get(life, 0)
+            known = self.committed.setdefault((*life, applied[0]), applied[1:])
             if first:
-                self.newest[agent.cluster] = applied[0]
+                self.newest[life] = applied[0]
                 self._watch_state(agent)
             self.intended.update(agent.state.open)
             assert known == applied[1:], f"4: entry {applied[0]} was committed twice, differently"
@@ -702,7 +714,7 @@ class Cluster:
 
     def _watch_state(self, agent: Agent) -> None:
         """What holds between a state and the ones before it; asked of whoever applies an entry first."""
-        state, cluster = agent.state, agent.cluster
+        state, cluster = agent.state, f"{agent.cluster} {agent.generation}"
         if state.hand_over != self.hand_overs.get(cluster, (0, 0)):
             last_us, hold_us = self.hand_overs.get(cluster, (0, 0))
             assert state.hand_over[0] >= last_us + hold_us, "15: two hand-overs within the hold-down"

@@ -1356,3 +1356,192 @@ def test_all_clocks_an_hour_ahead_are_a_gap_and_no_storm() -> None:
     assert len(world.starts) - before <= 10 + 3 + 11, "what is recent runs late, no more"
     assert any(one.status is Status.SKIPPED and one.count > 3_500 for one in runs_of(world, uid))
     at_end(world)
+
+
+# the majority is gone for good
+
+
+def survivor_of_three(seed: int) -> tuple[Cluster, int, Host, list[Host]]:
+    """Three voters and a worker, with a tick a second on all of them; two of the voters die. Nothing is decided any
+    more. Returns the job's uid, the voter that is left, and the dead."""
+    world = Cluster(seed)
+    for at in range(3):
+        world.add({"role": "web", "at": str(at)})
+    world.add({"role": "web", "at": "worker"}, eligible=False)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    world.lasts_us = 1000
+    uid = put(world, "tick", concurrency="allow")
+    world.run_for(5)
+    left = follower(world)
+    if left.node_id not in led(world).agent.ledger.voters:
+        left = follower(world, 1)
+    dead = [host for host in world.hosts if host.eligible and host is not left]
+    for host in dead:
+        host.crash()
+    world.run_for(10)
+    assert world.leader() is None
+    return world, uid, left, dead
+
+
+def recover(host: Host) -> None:
+    """An operator stops the survivor, has its directory recovered, and starts it."""
+    if host.agent is not None:
+        host.crash()
+    host.recovers = True
+    host.start()
+
+
+def commands_of(world: Cluster, hosts: list[Host]) -> list[messages.Message]:
+    """What these say from now on that only a leader or a voter says."""
+    said: list[messages.Message] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        votes = isinstance(message, messages.VoteReply) and message.granted
+        leads = isinstance(message, messages.Run | messages.Append | messages.Vote)
+        if message is not None and host in hosts and (votes or leads):
+            said.append(message)
+        return False
+
+    world.tap = tap
+    return said
+
+
+def test_a_survivor_goes_on_alone_and_the_dead_come_back_as_newcomers() -> None:
+    """Every tick has its record, those of the gap are `lost: recovered`. The other two neither lead nor vote nor
+    schedule: each hears that the cluster lives in a higher generation, sets its database aside and joins anew."""
+    world, uid, left, dead = survivor_of_three(60)
+    term, old_ids = left.agent.ledger.term, {host.node_id for host in dead}
+    recover(left)
+    assert led(world) is left
+    assert left.agent.ledger.term > term
+    assert left.agent.ledger.voters == {left.node_id}
+    put(world, "after", "@every 1h")
+    world.run_for(12)
+    assert {one.reason for one in runs_of(world, uid) if one.status is Status.LOST} == {"recovered"}
+    assert old_ids & {one.node_id for one in left.agent.state.members.values()} == set()
+
+    said = commands_of(world, dead)
+    for host in dead:
+        host.start()
+    assert world.run_until(lambda: not old_ids & {host.node_id for host in dead}, 3), world.describe()
+    assert not said
+    assert world.alarms["outlived"] == 2
+    voters_are(world, 3)
+    at_end(world)
+    assert {host.agent.generation for host in world.hosts} == {left.agent.generation}
+    assert messages.generation_number(left.agent.generation) == 1
+
+
+def test_a_lost_majority_that_still_lives_stops_when_it_hears_of_the_recovery() -> None:
+    """An operator was wrong: the two were only cut off, and they lead. Once they hear of the higher generation they
+    stop at once, whatever their term; no execution has started twice and no order of theirs is obeyed again."""
+    world, _, left, dead = survivor_of_three(61)
+    rest = [host for host in world.hosts if host not in dead]
+    world.split(dead, rest)
+    for host in dead:
+        host.start()
+    assert world.run_until(lambda: any(host.agent.leading for host in dead), 10)
+    recover(left)
+    assert world.run_until(lambda: left.agent.leading, 5)
+    for _ in range(4):
+        for host in dead:
+            host.crash()
+            host.start()
+        world.run_for(5)
+    terms = [host.agent.ledger.term for host in dead]
+    assert min(terms) > left.agent.ledger.term, "by their term they would win"
+    world.heal()
+    assert world.run_until(lambda: all(host.agent is None or not host.agent.leading for host in dead), 20)
+    assert world.run_until(lambda: world.alarms["outlived"] == 2, 20), world.describe()
+    voters_are(world, 3)
+    assert led(world).agent.generation == left.agent.generation
+    at_end(world)
+
+
+def test_a_worker_follows_a_recovery() -> None:
+    """It holds no log that could differ: it keeps its identity and its processes. What it ran meanwhile is told, and
+    the record of a lost run becomes the truth."""
+    world, _, left, _ = survivor_of_three(62)
+    worker = world.hosts[3]
+    node_id, fence = worker.node_id, worker.agent.runner.fence
+    recover(left)
+    assert world.run_until(lambda: worker.agent.generation == left.agent.generation, 10), world.describe()
+    assert worker.node_id == node_id
+    assert worker.agent.runner.fence > fence
+    worker.crash()
+    worker.start()  # and remembers it
+    assert worker.agent.generation == left.agent.generation
+    uid = put(world, "there", tags={"at": "worker"})
+    world.run_for(10)
+    assert Status.SUCCESS in {one.status for one in runs_of(world, uid)}
+    at_end(world, restart=False)
+
+
+def test_a_process_that_ran_across_a_recovery_is_recorded_as_lost_and_then_as_it_was() -> None:
+    """Unknown until its agent is heard."""
+    world = Cluster(63)
+    hosts = [world.add({"role": "web"}) for _ in range(3)]
+    worker = world.add({"role": "worker"}, eligible=False)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    uid = put(world, "long", "@every 1h", tags={"role": "worker"})
+    world.lasts_us = 30 * SECOND_US
+    run_now(world, "long")
+    assert world.run_until(lambda: bool(worker.processes), 3)
+    world.run_for(1)
+    left = follower(world) if follower(world) is not worker else follower(world, 1)
+    for host in hosts:
+        host.crash()
+    world.split([worker], hosts)
+    recover(left)
+    world.run_for(5)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)] == [(Status.LOST, "recovered")]
+    world.heal()
+    assert world.run_until(lambda: runs_of(world, uid)[0].status is Status.SUCCESS, 40), world.describe()
+    assert sum(world.starts.values()) == 1
+
+
+def test_an_agent_recovered_once_leads_again_like_any_other() -> None:
+    """In the same process, with others who vote: what was recovered is not recovered again."""
+    world, _, left, dead = survivor_of_three(64)
+    left.priority = 200
+    recover(left)
+    for host in dead:
+        host.wipe()
+        host.start()
+    voters_are(world, 3)
+    session = left.session
+    world.split([left], [host for host in world.hosts if host is not left])
+    world.run_for(5)
+    assert led(world) is not left
+    world.heal()
+    assert world.run_until(lambda: left.agent.leading, 60), world.describe()
+    assert left.session == session
+    assert left.agent.ledger.voters == {left.node_id, *(host.node_id for host in dead)}
+    at_end(world)
+
+
+def test_of_two_survivors_recovered_apart_one_gives_way() -> None:
+    """Two operators, two halves: both go on as generation 1. The generations differ all the same, and once they meet
+    the lower one ends."""
+    world, _, left, dead = survivor_of_three(65)
+    other = dead[0]
+    other.start()
+    world.split([left], [other])
+    recover(left)
+    recover(other)
+    world.run_for(10)
+    assert left.agent.leading
+    assert other.agent.leading
+    assert left.agent.generation != other.agent.generation
+    best = max((left, other), key=lambda host: host.agent.generation)
+    world.heal()
+    assert world.run_until(lambda: world.alarms["outlived"] >= 1, 20)
+    assert led(world) is best
+    world.run_for(10)
+    assert all(host.agent.generation == best.agent.generation for host in world.hosts if host.agent is not None)
+    at_end(world)

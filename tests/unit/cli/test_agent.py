@@ -30,6 +30,12 @@ class StandIn(ModuleType):
             raise self.ending
         return self.ending
 
+    def recover(self, config: Config) -> str:
+        self.configs.append(config)
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        return "generation 1"
+
     def salvage(self, config: Config) -> str:
         self.configs.append(config)
         if isinstance(self.ending, Exception):
@@ -125,12 +131,20 @@ def test_up_ends_as_the_agent_ends(cli: Any, main: StandIn, ending: Any, code: i
     assert result.stderr == expected
 
 
-def test_recover_says_how_first(cli: Any, main: StandIn) -> None:
-    """Without --salvage nothing is touched."""
+def test_recover_asks_as_the_agent_would(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """It gets the key and the addresses, and prints what was done."""
+    flags = ("--key-file", str(tmp_path / "key"), "--join", "10.0.0.1", "--no-mdns")
+    result = cli("recover", "--data-dir", str(tmp_path), *flags)
+    assert (result.exit_code, result.stdout) == (0, "generation 1\n")
+    [config] = main.configs
+    assert ([one.host for one in config.join], config.no_mdns, config.data_dir) == (["10.0.0.1"], True, tmp_path)
+
+
+def test_a_recovery_that_is_refused(cli: Any, main: StandIn) -> None:
+    """The others live: code 1 and the line that says what to do instead."""
+    main.ending = StartRefused("nothing was changed: two leads; start this agent")
     result = cli("recover")
-    assert result.exit_code == 2
-    assert "meshcron recover --salvage" in result.stderr
-    assert main.configs == []
+    assert (result.exit_code, result.stderr) == (1, "meshcron: nothing was changed: two leads; start this agent\n")
 
 
 def test_salvage_prints_what_was_done(cli: Any, main: StandIn, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
 from meshcron.core.settings import Settings
-from meshcron.messages import Message
+from meshcron.messages import Message, next_generation
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Job, Launch
 from tests.unit.core.disk import BOOT_US, CLUSTER, NODE, START_WALL_US, TOKEN, Disk, ending, second, shown
 
@@ -92,7 +92,7 @@ class Lab:
             horizon_us=3 * SECOND_US,
             cluster=CLUSTER,
             tokens=(TOKEN,),
-            recovering=recovering,
+            generation=next_generation(self.disk.load().mark.generation, NODE) if recovering else 0,
         )
         self._durable = 0
         self._unsynced.clear()

@@ -190,9 +190,25 @@ def test_after_a_recovery_what_was_open_is_lost(book: Book) -> None:
 
 
 def test_after_a_recovery_the_roster_is_this_member_alone() -> None:
-    """Under a new node id, in memory and on the disk: an old voter that comes back finds nobody who counts it."""
+    """In memory and on the disk: an old voter that comes back finds nobody who counts it, and its token opens nothing.
+    Whoever holds no log stays."""
     book = Book(members=3)
+    token = replace(TOKEN, id="local2", name="local 2", node_id=member(2).node_id)
+    worker = replace(member(4), eligible=False, voter=False)
+    book.apply(entries.MemberPut(member(2), (token,)))
+    book.apply(entries.MemberPut(worker))
+    book.apply(entries.Recovered(replace(member(1), number=9), second(9), 5 << 32))
+    assert book.state.members == {1: member(1), 4: worker}
+    assert {one.number: one for one in book.disk.load().members} == book.state.members
+    assert "local2" not in book.state.token_map
+    assert State.load(book.disk.load()).generation == book.state.generation == 5 << 32
+
+
+def test_a_salvaged_agent_takes_the_place_of_its_former_self() -> None:
+    """It has another node id, and so another number: intents in old copies name the old one."""
+    book = Book(members=2)
     alone = replace(member(1), node_id="f" * 32)
     book.apply(entries.Recovered(alone, second(9)))
-    assert book.state.members == {1: alone}
-    assert book.disk.load().members == [alone]
+    assert book.state.members == {3: replace(alone, number=3)}
+    assert book.disk.load().members == [replace(alone, number=3)]
+    assert State.load(book.disk.load()).last_number == 3
