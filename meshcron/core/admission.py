@@ -31,6 +31,10 @@ FORMING_US = 3 * SECOND_US // 2
 WAIT_US = 3 * SECOND_US
 """Having heard of a cluster, a newcomer forms none of its own for so long."""
 
+NEWCOMERS_KNOCKS_MAX = 8
+"""At once, each second: a handshake costs both ends milliseconds, and thirty newcomers on one machine would do nothing
+but shake hands. Any gate of a cluster lets one in or names one that does."""
+
 ADDRESSES_MAX = 1000
 """Remembered: whoever announces more on mDNS is not helping."""
 
@@ -94,14 +98,15 @@ class Admission:
             wishes.append(ready if ready > now.boot_us else now.boot_us + KNOCK_MIN_US)
         return min(wishes, default=None)
 
-    def knock(self, hello: Hello, is_heard: Callable[[str], bool], turn: Turn) -> None:
-        """Knock where somebody may be whom we do not hear."""
+    def knock(self, hello: Hello, is_in_touch: Callable[[str], bool], turn: Turn) -> None:
+        """Knock where somebody may be whom we are not in touch with."""
         if turn.now.boot_us < self._knock_boot_us:
             return
-        for (host, port), one in self._addresses.items():
-            if turn.now.boot_us < one.next_boot_us:
-                continue
-            if one.node_id and is_heard(one.node_id):
+        due = [(place, one) for place, one in self._addresses.items() if one.next_boot_us <= turn.now.boot_us]
+        if not hello.cluster:
+            due = sorted(due, key=lambda item: item[1].next_boot_us)[:NEWCOMERS_KNOCKS_MAX]
+        for (host, port), one in due:
+            if one.node_id and is_in_touch(one.node_id):
                 one.next_boot_us, one.delay_us = turn.now.boot_us + LOOK_US, KNOCK_MIN_US
                 continue
             turn.at_once(Knock(host, port, hello))
@@ -109,7 +114,8 @@ class Admission:
             one.delay_us = min(KNOCK_MAX_US if hello.cluster else SECOND_US, one.delay_us * 2)
         # One that is heard is looked at now and then; whoever falls silent is knocked at from then on.
         soon = turn.now.boot_us + LOOK_US
-        self._knock_boot_us = min([soon, *(one.next_boot_us for one in self._addresses.values())])
+        coming = (one.next_boot_us for one in self._addresses.values() if one.next_boot_us > turn.now.boot_us)
+        self._knock_boot_us = min([soon, *coming]) if len(due) < NEWCOMERS_KNOCKS_MAX or hello.cluster else soon
 
     def answered(self, host: str, port: int, profile: Profile, turn: Turn) -> None:
         """A gate told whose it is."""

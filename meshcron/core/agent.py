@@ -449,8 +449,11 @@ class Agent:
     def _take_news(self, news: messages.RosterNews) -> None:
         if self.cluster not in ("", news.cluster):
             return
-        if self._news is None or news.roster_index >= self._news.roster_index:
+        old = self._news
+        if old is None or news.roster_index > old.roster_index:
             self._news = news
+        elif news.roster_index == old.roster_index and news.members != old.members:
+            self._news = news  # the same again is no news: `roster` looks for it at each message
         for member in news.members:
             if member.endpoint is not None and member.node_id not in self._endpoints:
                 self._learn_endpoint(member.node_id, member.endpoint)
@@ -611,7 +614,16 @@ class Agent:
         )
 
     def _knock(self, turn: Turn) -> None:
-        self._admission.knock(self._hello_of_ours(), lambda node_id: self.is_heard(node_id, turn.now), turn)
+        self._admission.knock(self._hello_of_ours(), lambda node_id: self._is_in_touch(node_id, turn.now), turn)
+
+    def _is_in_touch(self, node_id: str, now: Instant) -> bool:
+        """Whether a knock would tell us nothing: it is heard; or, in a large cluster, it is a member that others listen
+        to, and we hear any of those we listen to."""
+        if self.is_heard(node_id, now):
+            return True
+        if self._connected is None or node_id in self._connected.dial or self._member(node_id) is None:
+            return False
+        return any(self.is_heard(one, now) for one in self._connected.dial)
 
     def _consider_forming(self, turn: Turn) -> None:
         if not self.cluster and not self.ledger.voters and self._admission.should_form(turn.now.boot_us):

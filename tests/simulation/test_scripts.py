@@ -1544,4 +1544,35 @@ def test_of_two_survivors_recovered_apart_one_gives_way() -> None:
     assert led(world) is best
     world.run_for(10)
     assert all(host.agent.generation == best.agent.generation for host in world.hosts if host.agent is not None)
+
+
+# many agents
+
+
+def test_in_a_large_cluster_nobody_knocks_where_others_listen() -> None:
+    """Above eight members a worker listens to the voters and a few more. It leaves the gates of all others alone: each
+    knock is a handshake, and there are as many pairs as agents squared. Who is really lost is found again."""
+    world = Cluster(30)
+    for at in range(14):
+        world.add({"at": str(at)}, eligible=at < 3)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    world.run_for(5)
+    knocks: list[str] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if isinstance(effect, effects.Knock):
+            knocks.append(host.name)
+        return False
+
+    world.tap = tap
+    world.run_for(30)
+    assert not knocks
+    worker = world.hosts[-1]
+    worker.crash()
+    world.run_for(3)
+    worker.start()
+    heard = world.run_until(lambda: led(world).agent.is_heard(worker.node_id, led(world).now()), 10)
+    assert heard, "it has new ports, and is heard again"
     at_end(world)
