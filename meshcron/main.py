@@ -46,8 +46,9 @@ from meshcron.runtime.credentials import (
     random_id,
     write_private,
 )
-from meshcron.runtime.driver import Driver
+from meshcron.runtime.driver import Driver, Passing
 from meshcron.runtime.elsewhere import Answering, OtherAgents, ReadOutput
+from meshcron.runtime.failpoint import failpoint
 from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.logs import configure_logs
@@ -107,8 +108,8 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     configure_logs(config.log_level, config.log_format)
     for warning in config.warnings():
         log.warning(warning)
-    open_files = raise_limit()
-    while (code := asyncio.run(Process(config, reread, open_files=open_files).live())) == START_OVER:
+    open_files, passing = raise_limit(), failpoint(os.environ)
+    while (code := asyncio.run(Process(config, reread, open_files=open_files, passing=passing).live())) == START_OVER:
         set_aside(Path(config.data_dir))
     return code
 
@@ -116,11 +117,19 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
 class Process:
     """One agent's process, from its data directory to its listening sockets."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], *, open_files: int | None = None) -> None:
-        """`open_files`: the soft limit on open files that jobs get; None = the agent's own."""
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        *,
+        open_files: int | None = None,
+        passing: Passing | None = None,
+    ) -> None:
+        """`open_files`: the soft limit on open files that jobs get; None = the agent's own. `passing`: the driver's."""
         self._config = config
         self._reread = reread
         self._open_files = open_files
+        self._passing = passing
         self._driver: Driver | None = None
         self._mesh: Mesh | None = None
         self._answering: Answering | None = None
@@ -214,6 +223,7 @@ class Process:
             now=clock.now,
             on_halt=self._halt,
             on_start_over=self._start_over,
+            passing=self._passing,
         )
         processes.start()
         writer.start()

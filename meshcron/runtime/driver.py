@@ -25,6 +25,9 @@ from meshcron.rows import Row
 
 ENDING = "this agent is ending; ask another one"
 
+Passing = Callable[[Event | Effect], None]
+"""Told of each event right before it is handled, and of each effect right before it is performed (failpoint.py)."""
+
 log = structlog.get_logger("meshcron")
 
 
@@ -68,6 +71,7 @@ class Driver:
         now: Callable[[], Instant],
         on_halt: Callable[[str], None],
         on_start_over: Callable[[str], None],
+        passing: Passing | None = None,
     ) -> None:
         self._agent = agent
         self._node_id = node_id
@@ -77,6 +81,7 @@ class Driver:
         self._now = now
         self._on_halt = on_halt
         self._on_start_over = on_start_over
+        self._passing = passing
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._setting = False
@@ -146,6 +151,8 @@ class Driver:
         try:
             while self._inbox and not self._closed:
                 event = self._inbox.popleft()
+                if self._passing:
+                    self._passing(event)
                 self._perform(self._agent.handle(event, self._now()))
                 if isinstance(event, Persisted):
                     self._release()
@@ -186,6 +193,8 @@ class Driver:
             self._do(self._held.popleft())
 
     def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
+        if self._passing:
+            self._passing(effect)
         match effect:
             case effects.Persist():
                 self._writer.submit(effect.n, effect.rows)

@@ -27,6 +27,9 @@ LOOPBACK = (
 )
 """Nothing leaves the machine, and no port meets another test's."""
 
+PAGE = 5000
+"""Records in one answer."""
+
 Found = TypeVar("Found")
 
 
@@ -177,5 +180,11 @@ class RealAgent:
 
     def executions(self, name: str) -> list[dict[str, Any]]:
         """What is recorded of a job, oldest first."""
-        found: list[dict[str, Any]] = self.call("GET", f"/v1/executions/{name}?_start=0&_end=5000")
+        found: list[dict[str, Any]] = []
+        while len(found) % PAGE == 0:
+            where = f"/v1/executions/{name}?_start={len(found)}&_end={len(found) + PAGE}"
+            more: list[dict[str, Any]] = self.call("GET", where)
+            if not more:
+                break
+            found += more
         return found

@@ -23,6 +23,9 @@ HEAL_SECONDS = 40.0
 HORIZON_US = 3 * SECOND_US
 """Ticks are decided so far ahead (`--horizon`)."""
 
+RUNS_MAX = 100_000
+"""In the history of a job: all that a test can start in an hour."""
+
 BUSY_LATE_US = SECOND_US
 """On a machine that runs other tests beside this one; the goal of 200 ms is scripts/demo-failover's."""
 
@@ -37,7 +40,7 @@ class MeshAgent(RealAgent):
         self.module = "meshcron"
         """What is installed: `tests.next_build` is a later version."""
 
-    def spawn(self, *flags: str) -> None:
+    def spawn(self, *flags: str, **variables: str) -> None:
         """Start its process, and do not wait for it."""
         (self.folder / "agent.json").unlink(missing_ok=True)
         words = ["--name", self.name, "--data-dir", str(self.folder), "--key-file", str(self._key_file)]
@@ -45,11 +48,14 @@ class MeshAgent(RealAgent):
         words += ["--gate-port", "0", "--mesh-port", "0", "--pub-port", "0", *self.flags, *flags]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "up", *words], env=environment(), stdout=log, stderr=log
+                [sys.executable, "-m", self.module, "up", *words],
+                env=environment(**variables),
+                stdout=log,
+                stderr=log,
             )
 
-    def start(self, *flags: str) -> None:
-        self.spawn(*flags)
+    def start(self, *flags: str, **variables: str) -> None:
+        self.spawn(*flags, **variables)
         self.wait()
 
     def wait(self) -> None:
@@ -175,8 +181,10 @@ class Watch:
     """Two jobs under the checker, each with a tick a second and overlap allowed: `everywhere` on all agents, `single`
     on one that has role=web."""
 
-    def __init__(self, cluster: RealCluster, label: str, *, everywhere: bool = True) -> None:
+    def __init__(self, cluster: RealCluster, label: str, *, everywhere: bool = True, then: str = "") -> None:
+        """`then`: what each start does after it has written itself down."""
         self._cluster = cluster
+        self._then = then
         self._file = cluster.folder / f"starts-{label}"
         self._jobs = [Job(f"single-{label}", 1)]
         if everywhere:
@@ -190,11 +198,11 @@ class Watch:
         for job in self._jobs:
             self._cluster.leader.add(
                 job.name,
-                COMMAND.format(file=self._file),
+                COMMAND.format(file=self._file) + self._then,
                 "* * * * * *",
                 tags={"role": "web:1"} if job.targets == 1 else {},
                 concurrency="allow",
-                history={"runs": 5000, "days": 1},
+                history={"runs": RUNS_MAX, "days": 1},
             )
         self.wait_for_more(2)
 
@@ -227,6 +235,7 @@ class Watch:
             self.back(self._cluster[name])
         self.wait_for_more(HORIZON_US // SECOND_US if self._down else 2)
         found = checked(self._jobs, self._file, self._cluster.leader.executions, self._down)
+        print(found.line)
         assert found.clean, found.story()
         assert found.worst_us <= late_us, found.story()
         self._same_story_everywhere(int(time.time()) - HORIZON_US // SECOND_US)

@@ -12,13 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from meshcron.runtime.failpoint import STEPS
 from tests.checker import SECOND_US
 from tests.integration.agent.real_agent import wait_for
-from tests.integration.mesh.real_cluster import RealCluster, Watch
+from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
 from tests.unit.api.api_client import Client
 
 FAIL_OVER_SECONDS = 3.0
 """The goal is 0.6 s after a kill and 1.3 s after a stop (DESIGN.md, Speed); a busy machine takes its time."""
+
+REACHED_TIMES = 20
+"""With two jobs a second each step is reached so often some seconds after they were added."""
+
+LEADS_TRIES = 20
 
 RSS_GROWTH_BYTES = 40 * 1024 * 1024
 """What an agent may grow by under a flood; it bounds its buffers long before."""
@@ -44,6 +50,48 @@ def kill_leaders(cluster: RealCluster, watch: Watch, kills: int, seed: int) -> N
         cluster.heal()
         watch.back(leader)
     watch.end()
+
+
+def until_it_leads(cluster: RealCluster, agent: MeshAgent) -> None:
+    """The voter of the highest rank follows whoever leads when that one is killed; seldom another one is quicker."""
+    for _ in range(LEADS_TRIES):
+        if (leader := cluster.leader) is agent:
+            return
+        leader.kill()
+        until_another_leads(cluster, leader.name)
+        cluster.heal()
+    raise AssertionError(f"{agent.name} never leads:\n{agent.log}")
+
+
+def leader_that_fails(cluster: RealCluster, fail: str) -> MeshAgent:
+    """It leads, with a failpoint. There is no job yet that might reach the step too soon."""
+    agent = max(cluster.agents, key=lambda one: str(one.record["node_id"]))
+    agent.kill()
+    agent.start(MESHCRON_FAIL=fail)
+    cluster.heal()
+    until_it_leads(cluster, agent)
+    return agent
+
+
+@pytest.mark.parametrize("step", [pytest.param(step, id=f"{number}-{step}") for number, step in enumerate(STEPS, 1)])
+def test_1_to_5_the_leader_dies_at_a_step(cluster: RealCluster, step: str) -> None:
+    """Exactly there, in the middle of a launch: every tick runs once and has one record. 1: before its decision is
+    committed. 2: after that, before the order. 3: before it hears that the order was accepted. 4: while the job runs,
+    which runs on. 5: when the outcome is committed, before its agent knows."""
+    dying = leader_that_fails(cluster, f"{step}:{REACHED_TIMES}")
+    watch = Watch(cluster, f"dies-at-{step}", then="; sleep 1.5" if step == "started" else "")
+    watch.begin()
+    wait_for(lambda: not dying.running, f"its end at {step}")
+    watch.away(dying)
+    assert dying.process is not None
+    assert dying.process.returncode == -signal.SIGKILL
+    assert dying.log.strip().splitlines()[-1].endswith(f"step={step}")
+    assert until_another_leads(cluster, dying.name) < FAIL_OVER_SECONDS
+    watch.wait_for_more(2)
+    cluster.heal()
+    watch.back(dying)
+    watch.end()
+    watch.remove()
 
 
 def test_1_to_5_the_leader_is_killed(cluster: RealCluster, watch: Watch) -> None:
