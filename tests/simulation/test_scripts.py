@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from cluster import SHORT, Cluster, Host  # type: ignore[import-not-found] # conftest.py adds this folder
+from cluster import SHORT, Cluster, Host, Weather  # type: ignore[import-not-found] # conftest.py adds this folder
 from test_cluster_seeds import keeps_its_promise  # type: ignore[import-not-found]
 from world import unaccounted_ticks  # type: ignore[import-not-found]
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects
 from meshcron.core.events import KnockAnswered, Proposed
-from meshcron.core.timing import SLOW
+from meshcron.core.timing import SLOW, Timing
 from meshcron.errors import Conflict
 from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
 
@@ -292,7 +292,7 @@ def test_the_leader_dies_after_the_result_is_committed_and_before_its_answer() -
 # orders that hang, hurry and overtake
 
 
-def test_a_copy_of_an_order_that_hung_for_an_hour_starts_nothing() -> None:
+def test_17_a_copy_of_an_order_that_hung_for_an_hour_starts_nothing() -> None:
     """The agent has long forgotten the execution, and even the hour: its durable mark has not."""
     a_copy_hangs(3_600)
 
@@ -329,6 +329,41 @@ def a_copy_hangs(hung_s: int) -> None:
     world.run_for(2)
     assert world.starts[copies[0]] == 1
     at_end(world)
+
+
+def far_away(timing: Timing) -> tuple[Cluster, int, int]:
+    """Three voters whose messages take 300 ms, more or less: they overtake one another, and many come twice. Lasts a
+    minute; returns the job of each second on all of them, and by how much the term rose."""
+    world = Cluster(16, timing)
+    for at in range(3):
+        world.add({"role": "web", "at": str(at)})
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    world.lasts_us = 1000
+    uid, term = put(world, "tick", concurrency="allow"), led(world).agent.ledger.term
+    world.weather = Weather(delay_us=(150_000, 450_000), duplicate=0.2)
+    world.run_for(60)
+    rose = max(host.agent.ledger.term for host in world.hosts) - term
+    at_end(world)
+    return world, uid, rose
+
+
+def test_16_delay_jitter_reorder_and_duplicates() -> None:
+    """With `--timing slow` nobody is taken for dead, and every tick runs on all three."""
+    world, uid, rose = far_away(msgspec.structs.replace(SLOW, stable_us=2 * SECOND_US))
+    assert rose == 0
+    ended = [one.status for one in runs_of(world, uid) if one.status.final]
+    assert set(ended) == {Status.SUCCESS}
+    assert len(ended) > 3 * 60
+
+
+def test_16_delay_jitter_reorder_and_duplicates_are_too_much_for_the_times_of_a_lan() -> None:
+    """A lease there is shorter than two journeys, so leaders come and go; the promise holds all the same (`at_end`)."""
+    world, uid, rose = far_away(SHORT)
+    assert rose > 0
+    ended = {one.status for one in runs_of(world, uid) if one.status.final}
+    assert ended <= {Status.SUCCESS, Status.SKIPPED, Status.LOST}
 
 
 def test_a_stop_that_overtakes_its_order_is_obeyed() -> None:

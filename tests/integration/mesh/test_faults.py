@@ -24,6 +24,8 @@ FAIL_OVER_SECONDS = 3.0
 REACHED_TIMES = 20
 """With two jobs a second each step is reached so often some seconds after they were added."""
 
+FLAPS = 4
+
 LEADS_TRIES = 20
 
 RSS_GROWTH_BYTES = 40 * 1024 * 1024
@@ -139,6 +141,34 @@ def test_7_an_agent_stands_still(cluster: RealCluster, watch: Watch) -> None:
     watch.back(agent)
     assert cluster.leader is leader
     watch.end()
+
+
+@pytest.mark.slow
+def test_14_the_agent_of_top_priority_flaps(folder: Path) -> None:
+    """It leads, is killed, and comes back, again and again: after its first death another one leads, and goes on
+    leading whatever comes back; the terms rise by that one election."""
+    cluster = RealCluster(folder, ["top", "two", "three"])
+    top = cluster.agents[0]
+    top.flags = (*top.flags, "--priority", "1000")
+    try:
+        cluster.start(voters=3)
+        until_it_leads(cluster, top)
+        watch = Watch(cluster, "flaps")
+        watch.begin()
+        leaders, terms = set(), set()
+        for _ in range(FLAPS):
+            watch.kill(top)
+            until_another_leads(cluster, top.name)
+            cluster.heal()
+            watch.wait_for_more(2)
+            leaders.add(cluster.leader.name)
+            terms.add(cluster.leader.mesh["term"])
+            watch.back(top)
+        assert len(leaders) == len(terms) == 1
+        assert top.name not in leaders
+        watch.end()
+    finally:
+        cluster.close()
 
 
 def test_18_all_are_killed_at_once(cluster: RealCluster, watch: Watch) -> None:

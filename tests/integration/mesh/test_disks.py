@@ -1,0 +1,174 @@
+"""Damaged and full disks among three voters (FAULTS 22, 24, 25): the other two go on, no tick is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from meshcron.store.hard_state import HardStateFile
+from meshcron.store.store import HARD_STATE
+from tests.integration.agent.real_agent import contents, meshcron, refusal, wait_for
+from tests.integration.agent.test_damage import FRAME_BYTES, WAL_HEADER_BYTES, flip
+from tests.integration.agent.test_full_disk import MIB, Disk
+from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
+
+DISK_BYTES = 40 * MIB
+"""Room for the reserve of 8 MiB and what it keeps free."""
+
+RETURN_SECONDS = 60.0
+"""Who comes back under another node id takes its name after 30 s of silence."""
+
+
+def flip_the_database(folder: Path) -> Path:
+    """A bit of a page; returns the damaged file."""
+    database = folder / "database"
+    flip(database, database.stat().st_size // 2)
+    return database
+
+
+def flip_the_wal(folder: Path) -> Path:
+    """A bit in the middle of the `-wal`, which has frames of some seconds."""
+    wal = folder / "database-wal"
+    frames = (wal.stat().st_size - WAL_HEADER_BYTES) // FRAME_BYTES
+    flip(wal, WAL_HEADER_BYTES + frames // 2 * FRAME_BYTES + 1000)
+    return wal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip_the_wal, flip_the_database])
+def test_24_a_flipped_bit_on_a_follower(cluster: RealCluster, damage: Callable[[Path], Path]) -> None:
+    """Killed, damaged, started: it is refused, says what to do and touches nothing; the others go on. Salvaged, it is a
+    new member, for the others hold what it lost; the old one keeps its seat until it is removed."""
+    watch = Watch(cluster, damage.__name__.replace("_", "-"), everywhere=False)  # the old member is a target, too
+    watch.begin()
+    hurt, other = cluster.followers[0], cluster.leader
+    old_id = hurt.record["node_id"]
+    watch.kill(hurt)
+    file = damage(hurt.folder)
+    before = contents(hurt.folder)
+    line = refusal(hurt.folder, "--key-file", cluster.key_file)
+    assert line.startswith(f"{file}: ")
+    assert "`meshcron recover --salvage` sets the damaged files aside" in line
+    assert contents(hurt.folder) == before
+    watch.wait_for_more(2)
+    done = meshcron("recover", "--salvage", "--data-dir", hurt.folder)
+    assert done.returncode == 0, done
+    hurt.spawn()
+    wait_for(
+        lambda: {one["id"]: one["Name"] for one in other.members}.get(old_id) != hurt.name, "its return", RETURN_SECONDS
+    )
+    assert hurt.record["node_id"] != old_id
+    [left] = [one["Name"] for one in other.members if one["id"] == old_id]
+    assert meshcron("members", "rm", left, MESHCRON_DATA_DIR=str(other.folder)).returncode == 0
+    cluster.heal()
+    assert hurt.jobs() == other.jobs()
+    watch.back(hurt)
+    watch.end()
+    watch.remove()
+
+
+def ballot(folder: Path) -> tuple[int, str]:
+    """Term and vote, as the file that must never fall has them."""
+    file = HardStateFile(folder / HARD_STATE)
+    file.open()
+    file.close()
+    return file.state.term, file.state.voted_for
+
+
+@pytest.mark.slow
+def test_25_a_torn_end_of_the_log(cluster: RealCluster, watch: Watch) -> None:
+    """The `-wal` of a killed follower is cut at ever less: into nothing, into its half, a hundred frames before its
+    end, in its last frame, at its last byte. Each start goes on with all that it has promised, or is refused and
+    touches nothing; its vote is never forgotten. From where it can, it follows again."""
+    torn = cluster.followers[0]
+    watch.wait_for_more(3)
+    watch.kill(torn)
+    before = ballot(torn.folder)
+    wal = torn.folder / "database-wal"
+    whole = wal.read_bytes()
+    (torn.folder / "agent.json").unlink()  # no start touches anything else
+    refused = 0
+    for size in (0, len(whole) // 2, len(whole) - 100 * FRAME_BYTES, len(whole) - FRAME_BYTES // 2, len(whole) - 1):
+        wal.write_bytes(whole[: max(0, size)])
+        files = contents(torn.folder)
+        torn.spawn()
+        wait_for(lambda: not torn.running or (torn.folder / "agent.json").exists(), "a start or a refusal")
+        if torn.running:
+            break
+        refused += 1
+        assert contents(torn.folder) == files
+        assert "`meshcron recover --salvage`" in torn.log.strip().splitlines()[-1]
+    assert refused
+    if not torn.running:
+        wal.write_bytes(whole)
+    cluster.heal()
+    after = ballot(torn.folder)
+    assert after[0] > before[0] or after == before
+    watch.back(torn)
+    watch.end()
+
+
+@contextmanager
+def small_disks(folders: list[Path]) -> Iterator[dict[str, Disk]]:
+    """A file system for each folder, by its name."""
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True)
+            words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "meshcron-test", str(folder)]
+            subprocess.run(words, check=True)
+        yield {folder.name: Disk(folder) for folder in folders}
+    finally:
+        for folder in folders:
+            if folder.is_mount():
+                subprocess.run(["umount", folder], check=True)
+
+
+def until_it_ends(agent: MeshAgent, leader: MeshAgent) -> None:
+    """Its disk is full: writes go on until it cannot do them, and it ends with a line that says so."""
+    body = {"schedule": "@manually", "command": f"echo {'x' * 60_000}"}
+    for number in range(2000):
+        if not agent.running:
+            break
+        try:
+            leader.client("POST", "/v1/jobs", body | {"name": f"fat-{number % 3}"})
+        except OSError:
+            break  # the leader itself
+    assert agent.process is not None
+    assert agent.process.wait(20) == 1
+    assert agent.log.strip().splitlines()[-1].endswith("; free some space on its disk")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+def test_22_a_full_disk(folder: Path) -> None:
+    """Of a follower: it gives its reserve back, then it acknowledges nothing more and ends. Of the leader: it ends, and
+    another one leads. Each comes back once there is room, and every tick has its record."""
+    names = ["one", "two", "three"]
+    with small_disks([folder / name for name in names]) as disks:
+        cluster = RealCluster(folder, names)
+        try:
+            cluster.start(voters=3)
+            watch = Watch(cluster, "full")
+            watch.begin()
+            for full in (cluster.followers[0], cluster.leader):
+                disks[full.name].fill()
+                watch.away(full)
+                until_it_ends(full, cluster.leader)
+                assert not (full.folder / "reserve").exists()
+                others = [one for one in cluster.agents if one is not full]
+                wait_for(
+                    lambda: len({one.leader_name for one in others} - {"", full.name}) == 1,  # noqa: B023 - called here
+                    "a leader of the others",
+                )
+                watch.wait_for_more(2)
+                disks[full.name].clear()
+                cluster.heal()
+                watch.back(full)
+            watch.end(late_us=10 * 1_000_000)
+        finally:
+            cluster.close()
