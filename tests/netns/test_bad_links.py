@@ -60,23 +60,23 @@ def flapping(lan: Lan, ticks: Everywhere, seconds: float) -> None:
     assert set(states(told, [leader])) <= {"success", "skipped"}
 
 
-def test_a_fifth_of_all_packets_is_lost(trio: Lan, ticks: Everywhere) -> None:
+def test_15_a_fifth_of_all_packets_is_lost(trio: Lan, ticks: Everywhere) -> None:
     """A short dose."""
     lossy(trio, ticks, 15)
 
 
-def test_a_link_that_flaps(trio: Lan, ticks: Everywhere) -> None:
+def test_13_a_link_that_flaps(trio: Lan, ticks: Everywhere) -> None:
     """A short dose."""
     flapping(trio, ticks, 20)
 
 
 @pytest.mark.named
-def test_a_fifth_of_all_packets_is_lost_for_five_minutes(trio: Lan, ticks: Everywhere) -> None:
+def test_15_a_fifth_of_all_packets_is_lost_for_five_minutes(trio: Lan, ticks: Everywhere) -> None:
     """The full dose."""
     lossy(trio, ticks, 300)
 
 
 @pytest.mark.named
-def test_a_link_that_flaps_for_two_minutes(trio: Lan, ticks: Everywhere) -> None:
+def test_13_a_link_that_flaps_for_two_minutes(trio: Lan, ticks: Everywhere) -> None:
     """The full dose."""
     flapping(trio, ticks, 120)

@@ -30,7 +30,7 @@ def leads_one_of(machines: list[Machine]) -> bool:
     return len(leaders) == 1 and leaders <= {one.name for one in machines}
 
 
-def test_a_leader_in_the_minority_stops_and_the_majority_goes_on(trio: Lan, ticks: Everywhere) -> None:
+def test_8_a_leader_in_the_minority_stops_and_the_majority_goes_on(trio: Lan, ticks: Everywhere) -> None:
     """The leader alone on its side: it answers 503 to a write and knows of no leader; the others have a new one and run
     every tick. After the cut it follows, and every tick is accounted for."""
     before, old = trio.term(), trio.leader()
@@ -53,7 +53,7 @@ def test_a_leader_in_the_minority_stops_and_the_majority_goes_on(trio: Lan, tick
     assert set(states(told, [old])) <= {"success", "skipped"}
 
 
-def test_a_follower_in_the_minority_is_missed_by_nobody(trio: Lan, ticks: Everywhere) -> None:
+def test_8_a_follower_in_the_minority_is_missed_by_nobody(trio: Lan, ticks: Everywhere) -> None:
     """A follower alone on its side: there 503; leader and term stay, also when it comes back."""
     before, leader = trio.term(), trio.leader()
     alone, other = trio.others(leader)
@@ -72,7 +72,7 @@ def test_a_follower_in_the_minority_is_missed_by_nobody(trio: Lan, ticks: Everyw
 
 
 @pytest.mark.parametrize("mute", [True, False], ids=["leader-mute", "leader-deaf"])
-def test_a_leader_that_is_mute_or_deaf_is_replaced_once(trio: Lan, ticks: Everywhere, mute: bool) -> None:
+def test_9_10_a_leader_that_is_mute_or_deaf_is_replaced_once(trio: Lan, ticks: Everywhere, mute: bool) -> None:
     """One way is cut between the leader and both followers. It steps down, one of the others leads, and there is no
     storm of terms: neither while the cut lasts nor after it."""
     before, old = trio.term(), trio.leader()
@@ -91,7 +91,7 @@ def test_a_leader_that_is_mute_or_deaf_is_replaced_once(trio: Lan, ticks: Everyw
 
 
 @pytest.mark.parametrize("led_by_the_middle", [True, False], ids=["middle-leads", "end-leads"])
-def test_an_intersecting_cut_leaves_one_leader(trio: Lan, ticks: Everywhere, led_by_the_middle: bool) -> None:
+def test_11_an_intersecting_cut_leaves_one_leader(trio: Lan, ticks: Everywhere, led_by_the_middle: bool) -> None:
     """A hears B and C, but B and C do not hear each other. Whether A leads or B: the leader and its term stay."""
     before, leader = trio.term(), trio.leader()
     one, other = trio.others(leader)

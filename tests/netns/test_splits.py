@@ -59,12 +59,12 @@ def splits(lan: Lan, ticks: Everywhere, count: int) -> None:
     assert set(states(told, lan.machines)) <= {"success", "skipped"}
 
 
-def test_five_split_three_times(five: Lan, tmp_path: Path) -> None:
+def test_12_five_split_three_times(five: Lan, tmp_path: Path) -> None:
     """A short dose."""
     splits(five, Everywhere(five, "tick", tmp_path / "starts"), 3)
 
 
 @pytest.mark.named
-def test_five_split_twenty_times(five: Lan, tmp_path: Path) -> None:
+def test_12_five_split_twenty_times(five: Lan, tmp_path: Path) -> None:
     """The full dose."""
     splits(five, Everywhere(five, "tick", tmp_path / "starts"), 20)

@@ -101,7 +101,7 @@ async def test_every_socket_has_curve_and_a_zap_domain() -> None:
         assert seen == sorted([zmq.ROUTER, zmq.PUB] + [zmq.DEALER, zmq.SUB] * 2)
 
 
-async def test_a_member_cannot_speak_for_another(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+async def test_40_a_member_cannot_speak_for_another(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """A routing id is a claim; the sender is whose key it is."""
     async with stations("abc") as (a, b, c):
         raw = context.socket(zmq.DEALER)
@@ -114,7 +114,7 @@ async def test_a_member_cannot_speak_for_another(context: zmq.Context[zmq.Socket
         assert sorted((who, message) for who, _, message in a.heard) == [("b", TakeOver(1)), ("c", TakeOver(99))]
 
 
-async def test_a_removed_member_is_cut_off() -> None:
+async def test_39_a_removed_member_is_cut_off() -> None:
     """Its connections live, and it is heard no more from this moment; what is published reaches it no more within a
     second; the others notice a moment's gap at most."""
     async with stations("abc") as (a, b, c):
@@ -217,7 +217,7 @@ async def test_noise_at_every_port_disturbs_nobody() -> None:
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.slow)])
-async def test_half_open_connections_are_cut_after_the_handshake_time(count: int) -> None:
+async def test_37_half_open_connections_are_cut_after_the_handshake_time(count: int) -> None:
     """Many that say nothing: two members talk on, one who comes meanwhile is let in, and in the end all are closed."""
     raise_limit()
     async with stations("abc", start=False) as (a, b, c):

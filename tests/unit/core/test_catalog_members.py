@@ -189,7 +189,7 @@ def test_after_a_recovery_what_was_open_is_lost(book: Book) -> None:
     assert not book.state.open
 
 
-def test_after_a_recovery_the_roster_is_this_member_alone() -> None:
+def test_19_after_a_recovery_the_roster_is_this_member_alone() -> None:
     """In memory and on the disk: an old voter that comes back finds nobody who counts it, and its token opens nothing.
     Whoever holds no log stays."""
     book = Book(members=3)
