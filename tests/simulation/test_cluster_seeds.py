@@ -37,8 +37,8 @@ LONG_TIMES_US = {
     "meshcron.core.leading.HAND_OVER_STABLE_US": 30 * SECOND_US,
     "meshcron.core.scheduler.START_WINDOW_US": 120 * SECOND_US,
     "meshcron.core.roster.DEAD_US": 600 * SECOND_US,
-    "meshcron.core.catalog.HOLD_DOWN_US": 300 * SECOND_US,
-    "meshcron.core.catalog.HOLD_DOWN_MAX_US": 3600 * SECOND_US,
+    "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,
+    "meshcron.core.catalog_members.HOLD_DOWN_MAX_US": 3600 * SECOND_US,
 }
 SCALED = Timing(stable_us=LAN.stable_us // SCALE, lost_us=LAN.lost_us // SCALE)
 
