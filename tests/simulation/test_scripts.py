@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 
 import msgspec
@@ -295,6 +295,17 @@ def test_the_leader_dies_after_the_result_is_committed_and_before_its_answer() -
 def test_17_a_copy_of_an_order_that_hung_for_an_hour_starts_nothing() -> None:
     """The agent has long forgotten the execution, and even the hour: its durable mark has not."""
     a_copy_hangs(3_600)
+
+
+def nobody_names_the_start() -> AbstractContextManager[None]:
+    """Orders as of a leader that has not heard which start of an agent it speaks to."""
+    return changed("meshcron.core.leading.Leading._start_of", lambda _leading, _node_id: "")
+
+
+def test_17_nor_does_a_copy_that_does_not_name_the_start_it_is_for() -> None:
+    """Such a one is refused because of the mark alone."""
+    with nobody_names_the_start():
+        a_copy_hangs(3_600)
 
 
 def a_copy_hangs(hung_s: int) -> None:
