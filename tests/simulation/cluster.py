@@ -452,6 +452,9 @@ class Cluster:
         self.late_us: dict[str, int] = {}
         """How long after its tick an execution started, by a clock that is always right."""
         self.rolled_back = False
+        self.home = ""
+        """The cluster that people ask once it is lived in. A newcomer that nobody answers forms one of its own, and
+        joins this one when it can; whoever asked that one would have two that never merge."""
         """A script put an older disk into some machine: nobody accuses a follower of that otherwise."""
         self.lasts_us = 0
         """How long every process runs, and then ends well; 0 = the seed decides."""
@@ -479,8 +482,12 @@ class Cluster:
         return known
 
     def leader(self) -> Host | None:
-        """The leader of the highest generation and term."""
-        leading = [(host, host.agent) for host in self.hosts if host.agent is not None and host.agent.leading]
+        """The leader of the highest generation and term, of the cluster that is lived in where one is."""
+        leading = [
+            (host, host.agent)
+            for host in self.hosts
+            if host.agent is not None and host.agent.leading and host.agent.cluster == (self.home or host.agent.cluster)
+        ]
         best = max(leading, key=lambda one: (one[1].generation, one[1].ledger.term), default=(None, None))
         return best[0]
 

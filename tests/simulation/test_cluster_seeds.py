@@ -92,6 +92,9 @@ def form(world: Cluster, *, voters: int, workers: int) -> None:
         world.run_for(dice.choice((2.0, 2.5, 4)))
         world.cuts.clear()
     formed(world)
+    leader = world.leader()
+    assert leader is not None
+    world.home = leader.agent.cluster
 
 
 def live_through(seed: int) -> Cluster:
