@@ -267,8 +267,8 @@ class Leading:
         if self._reshaping or not self._ledger.roster_may_change() or not self._ledger.can_propose(turn.now.boot_us):
             return
         health = self._health(turn)
-        own, stable_us = self._settings.node_id, self._settings.timing.stable_us
-        voters = next_voters(own, self._ledger.voters, self._state.members, health, stable_us)
+        own, timing = self._settings.node_id, self._settings.timing
+        voters = next_voters(own, self._ledger.voters, self._state.members, health, timing)
         if voters is not None:
             self._reshaping = True
             self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from meshcron.core.timing import Timing
 from meshcron.model import SECOND_US, Member
 
-FRESH_US = SECOND_US // 2
-"""A new voter was heard within this at the moment of the change."""
+FRESH_BEATS = 2
+"""A new voter was heard within so many beats at the moment of the change (PROTOCOL 2: 500 ms)."""
 
 DEAD_US = 600 * SECOND_US
 """A voter silent for so long is replaced by a live learner."""
@@ -51,16 +52,16 @@ def log_holders(members: Mapping[int, Member], voters: frozenset[str]) -> frozen
 
 
 def next_voters(
-    leader: str, voters: frozenset[str], members: Mapping[int, Member], health: Mapping[str, Health], stable_us: int
+    leader: str, voters: frozenset[str], members: Mapping[int, Member], health: Mapping[str, Health], timing: Timing
 ) -> frozenset[str] | None:
     """The next single change of who votes; None = it is right as it is. Nobody votes before it was heard for
-    `stable_us` without a gap."""
+    `timing.stable_us` without a gap."""
     eligible = {one.node_id: one for one in members.values() if one.eligible and not one.leaving}
     away = sorted(voters - eligible.keys() - {leader})
     smaller = [voters - {one} for one in away if len(voters) > 2]
     dead = sorted(one for one in voters - {leader} if one in health and health[one].silent_us >= DEAD_US)
     ready = sorted(
-        (one for id_, one in eligible.items() if id_ not in voters and _is_ready(health.get(id_), stable_us)),
+        (one for id_, one in eligible.items() if id_ not in voters and _is_ready(health.get(id_), timing)),
         key=lambda one: (-one.priority, one.number),
     )
     if smaller:
@@ -99,7 +100,8 @@ def _is_carried(leader: str, voters: frozenset[str], health: Mapping[str, Health
     return 2 * alive > len(voters)
 
 
-def _is_ready(health: Health | None, stable_us: int) -> bool:
+def _is_ready(health: Health | None, timing: Timing) -> bool:
     if health is None or health.lag is None:
         return False
-    return health.lag <= LAG_MAX and health.silent_us <= FRESH_US and health.stable_us >= stable_us
+    is_fresh = health.silent_us <= FRESH_BEATS * timing.beat_us
+    return health.lag <= LAG_MAX and is_fresh and health.stable_us >= timing.stable_us

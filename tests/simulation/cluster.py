@@ -452,6 +452,8 @@ class Cluster:
         self.late_us: dict[str, int] = {}
         """How long after its tick an execution started, by a clock that is always right."""
         self.rolled_back = False
+        self.attempts_max: dict[int, int] = {}
+        """By uid: the most that any definition of the job has allowed."""
         self.home = ""
         """The cluster that people ask once it is lived in. A newcomer that nobody answers forms one of its own, and
         joins this one when it can; whoever asked that one would have two that never merge."""
@@ -734,18 +736,19 @@ class Cluster:
         for execution_id in state.open.keys() - self.intended:
             self._check_attempt(state, state.open[execution_id])
 
-    @staticmethod
-    def _check_attempt(state: State, attempt: Execution) -> None:
+    def _check_attempt(self, state: State, attempt: Execution) -> None:
         """Attempt n+1 of a run on an agent comes only after n is over, and where the job wants it."""
-        if attempt.attempt == 1 or attempt.uid not in state.jobs:
+        if attempt.uid not in state.jobs:
             return
         job = state.jobs[attempt.uid]
-        if (job.job.tags or {}).get("role") == "web:1":  # one target: its attempts follow each other
-            others = [one.id for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
+        # A retry that was owed before an edit is made after it, and an edit may have added targets or taken some away.
+        most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
+        self.attempts_max[attempt.uid] = most = max(most, self.attempts_max.get(attempt.uid, 0))
+        assert attempt.attempt <= most, f"12: attempt {attempt.attempt} of {job.job.name}"
+        if attempt.attempt > 1 and (job.job.tags or {}).get("role") == "web:1":  # its attempts follow each other
+            run = [one for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
+            others = [one.id for one in run if one.revision == attempt.revision]
             assert not others, f"12: {others} are open beside attempt {attempt.attempt}"
-        if attempt.revision == job.revision:
-            most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
-            assert attempt.attempt <= most, f"12: attempt {attempt.attempt} of {job.job.name}"
 
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""

@@ -58,8 +58,9 @@ def scaled() -> Iterator[None]:
         yield
 
 
-def formed(world: Cluster, seconds: float = 60) -> None:
+def formed(world: Cluster) -> None:
     """Everyone is a member, and as many vote as should."""
+    seconds = 60 + 2 * world.timing.stable_us // SECOND_US
     hosts = world.hosts
     wanted = next(size for size in (5, 3, 1) if size <= max(1, sum(host.eligible for host in hosts)))
 

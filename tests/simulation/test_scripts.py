@@ -1404,6 +1404,15 @@ def test_all_clocks_an_hour_ahead_are_a_gap_and_no_storm() -> None:
     at_end(world)
 
 
+def test_slow_beats_are_fresh_enough_to_vote() -> None:
+    """Three whose beats come a second apart, each at a time of its own: all three vote."""
+    world = Cluster(3, SLOW)
+    for _ in range(3):
+        world.add().start()
+        world.run_for(0.37)
+    voters_are(world, 3)
+
+
 # the majority is gone for good
 
 
