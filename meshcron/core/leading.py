@@ -222,7 +222,7 @@ class Leading:
             elif newcomer := self._newcomers.get(member.node_id):
                 tags, facts, down = newcomer.tags, newcomer.facts, member.node_id in failed
                 found.append(Candidate(number, tags, facts, 0, down, member.node_id))
-        self._scheduler.candidates = found
+        self._scheduler.candidates, self._scheduler.failed = found, failed
         early = turn.now.boot_us < max(
             self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
         )

@@ -28,7 +28,8 @@ PREDECESSORS = 3
 """Above that, each hears so many before it in the ring, and all voters; voters hear everyone."""
 
 UNHEARD_US = 10_000_000
-"""A member never heard counts as alive for so long after a start: it may be starting too."""
+"""A member never heard counts as alive for so long after a start: it may be starting too. Then those who listened for
+it in vain suspect it as well: where all others were restarted since it died, nobody would ever agree."""
 
 
 class Heard(Struct):
@@ -48,6 +49,8 @@ class Membership:
         self._timing = timing
         self._heard: dict[str, Heard] = {}
         self._suspected_boot_us: dict[str, int] = {}
+        self._awaited_boot_us: dict[str, int] = {}
+        """Members that should be heard and never were: since when they are waited for."""
         self._gone: set[str] = set()
         self._failed: frozenset[str] = frozenset()
         self.started_boot_us = 0
@@ -72,6 +75,7 @@ class Membership:
             known.beat, known.last_boot_us = beat, now_boot_us
         self._gone.discard(node_id)
         self._suspected_boot_us.pop(node_id, None)
+        self._awaited_boot_us.pop(node_id, None)
         return True
 
     def gone(self, node_id: str) -> None:
@@ -85,8 +89,8 @@ class Membership:
         if pause_us > 0:
             for one in self._heard.values():
                 one.last_boot_us = min(now_boot_us, one.last_boot_us + pause_us)
-            for node_id in self._suspected_boot_us:
-                self._suspected_boot_us[node_id] = now_boot_us
+            for waiting in (self._suspected_boot_us, self._awaited_boot_us):
+                waiting.update(dict.fromkeys(waiting, now_boot_us))
 
     # asking
 
@@ -117,8 +121,12 @@ class Membership:
 
     def suspects(self, node_ids: Iterable[str], now_boot_us: int) -> tuple[str, ...]:
         """Those of them we should hear and do not."""
-        found = [one for one in node_ids if one in self._heard and not self.is_heard(one, now_boot_us)]
-        return tuple(sorted(found))
+        return tuple(sorted(one for one in node_ids if self._is_suspect(one, now_boot_us)))
+
+    def _is_suspect(self, node_id: str, now_boot_us: int) -> bool:
+        if node_id in self._heard:
+            return not self.is_heard(node_id, now_boot_us)
+        return now_boot_us - self._awaited_boot_us.setdefault(node_id, now_boot_us) > UNHEARD_US
 
     @property
     def failed(self) -> frozenset[str]:
@@ -133,6 +141,8 @@ class Membership:
         """Only these are members."""
         for node_id in self._heard.keys() - node_ids:
             del self._heard[node_id]
+        for node_id in self._awaited_boot_us.keys() - node_ids:
+            del self._awaited_boot_us[node_id]
         self._gone &= node_ids
         self._failed &= node_ids
 

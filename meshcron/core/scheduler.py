@@ -85,6 +85,8 @@ class Scheduler:
         # Ticks fall on whole seconds: half a second off, arming does not compete with what starts then.
         self._horizon_us = horizon_us - min(horizon_us // 6, SECOND_US // 2)
         self.candidates: list[Candidate] = []
+        self.failed: frozenset[str] = frozenset()
+        """Node ids by the ring's verdict, those of members this leader has never heard among them."""
         """The live members; the agent keeps it current."""
         self._schedules: dict[int, tuple[int, Schedule]] = {}
         self._heap: list[tuple[int, int]] = []
@@ -402,7 +404,8 @@ class Scheduler:
         member = self._state.member_of(node_id)
         same = [one for one in self.candidates if one.node_id == node_id]
         if member is not None and not same:
-            same = [Candidate(member.number, {}, {}, node_id=node_id)]  # not heard yet: it is not taken for dead
+            # Not heard yet is not dead, unless it has been waited for long enough.
+            same = [Candidate(member.number, {}, {}, failed=node_id in self.failed, node_id=node_id)]
         others = [one for one in self.candidates if one.node_id != node_id and not one.failed]
         if same and state.job.retry_on == "same":
             return select(None, same)

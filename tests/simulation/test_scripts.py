@@ -1404,6 +1404,47 @@ def test_all_clocks_an_hour_ahead_are_a_gap_and_no_storm() -> None:
     at_end(world)
 
 
+def test_a_death_that_only_the_leader_has_seen_is_a_verdict() -> None:
+    """Its power failed, and all others were restarted since: they have never heard it, and after ten seconds say so."""
+    world = Cluster(62)
+    for _ in range(3):
+        world.add().start()
+    dead = world.add(eligible=False)
+    dead.start()
+    voters_are(world, 3)
+    followers = [follower(world), follower(world, 1)]
+    world.split([dead])
+    for host in followers:
+        host.crash()
+    world.run_for(0.05)
+    for host in followers:
+        host.start()
+    assert world.run_until(lambda: dead.node_id in led(world).agent.membership.failed, 15), world.describe()
+
+
+def test_a_rerun_does_not_wait_for_an_agent_that_nobody_alive_has_heard() -> None:
+    """It died, all others were restarted, and then its run is lost: the rerun is recorded as `agent down` at once."""
+    world = Cluster(63)
+    for _ in range(3):
+        world.add().start()
+    dead = world.add({"role": "worker"}, eligible=False)
+    dead.start()
+    voters_are(world, 3)
+    uid = put(world, "rerun", "@every 24h", tags={"role": "worker"}, on_lost="rerun")
+    world.lasts_us = 3_600 * SECOND_US
+    with changed("meshcron.core.scheduler.START_WINDOW_US", 6 * SECOND_US):
+        run_now(world, "rerun")
+        world.run_for(1)
+        world.split([dead])
+        for host in world.hosts[:3]:
+            host.crash()
+        for host in world.hosts[:3]:
+            host.start()
+        world.run_for(25)
+    assert [one.reason for one in runs_of(world, uid) if one.status is Status.SKIPPED] == ["agent down"]
+    assert not led(world).agent.state.open
+
+
 def test_slow_beats_are_fresh_enough_to_vote() -> None:
     """Three whose beats come a second apart, each at a time of its own: all three vote."""
     world = Cluster(3, SLOW)
