@@ -188,6 +188,7 @@ class Host:
     def wipe(self) -> None:
         """A new disk in the machine: whoever starts on it is somebody else with the same name."""
         assert self.agent is None
+        self.world.lost_disks[self.node_id] = self.disk
         self.disk = Disk()
         self.node_id = f"{self.world.random.getrandbits(128):032x}"
         self.starts_taken = 0
@@ -454,6 +455,8 @@ class Cluster:
         self.rolled_back = False
         self.attempts_max: dict[int, int] = {}
         """By uid: the most that any definition of the job has allowed."""
+        self.lost_disks: dict[str, Disk] = {}
+        """By node id: what was on disks that are no more. They may have acknowledged an entry just before."""
         self.home = ""
         """The cluster that people ask once it is lived in. A newcomer that nobody answers forms one of its own, and
         joins this one when it can; whoever asked that one would have two that never merge."""
@@ -745,15 +748,16 @@ class Cluster:
         most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
         self.attempts_max[attempt.uid] = most = max(most, self.attempts_max.get(attempt.uid, 0))
         assert attempt.attempt <= most, f"12: attempt {attempt.attempt} of {job.job.name}"
-        if attempt.attempt > 1 and (job.job.tags or {}).get("role") == "web:1":  # its attempts follow each other
-            run = [one for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
-            others = [one.id for one in run if one.revision == attempt.revision]
+        never_edited = job.revision == attempt.uid
+        if never_edited and (job.job.tags or {}).get("role") == "web:1":  # one target: its attempts follow each other
+            others = [one.id for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
             assert not others, f"12: {others} are open beside attempt {attempt.attempt}"
 
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
         voters = agent.ledger.voters
-        holders = [host for host in self.hosts if host.node_id in voters and _holds(host.disk, index, term)]
+        disks = {**self.lost_disks, **{host.node_id: host.disk for host in self.hosts}}
+        holders = [one for one in voters if one in disks and _holds(disks[one], index, term)]
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
 
     def check_answer(self, host: Host, outcome: object) -> None:
