@@ -138,8 +138,8 @@ def test_every_part_of_the_wal_is_watched(agent: RealAgent) -> None:
 
 
 def test_flipped_bits_in_the_pages_of_the_database(agent: RealAgent) -> None:
-    """Each page that counts has its check sum: the first, an empty table's in the middle, the last. (Another one may have
-    a newer copy in the -wal, and does not count.)"""
+    """Each page that counts has its check sum: the first, an empty table's in the middle, the last. (Others may have a
+    newer copy in the -wal, and do not count.)"""
     for number in range(10):
         agent.add(f"job_{number}")
     assert agent.stop() == 0
