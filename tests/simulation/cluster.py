@@ -530,6 +530,7 @@ class Cluster:
     def _carry(self, source: Host, target: Host, message: messages.Message) -> None:
         cluster = source.connected.cluster if source.connected else ""
         generation = source.connected.generation if source.connected else 0
+        sender, receiver = source.node_id, target.node_id
         copies = 2 if self.weather.duplicate and self.random.random() < self.weather.duplicate else 1
         for _ in range(copies):
             if not self._passes(source, target):
@@ -538,12 +539,12 @@ class Cluster:
             def arrive() -> None:
                 if target.agent is None or target.connected is None or target.connected.cluster != cluster:
                     return  # each message names its cluster: those of another one are dropped
-                if source.node_id not in target.known:
-                    return
+                if target.node_id != receiver or sender not in target.known:
+                    return  # a machine with a new disk has new keys
                 if generation == target.connected.generation:
-                    target.give(events.MessageReceived(source.node_id, message))
+                    target.give(events.MessageReceived(sender, message))
                 elif generation > target.connected.generation:
-                    target.give(events.HigherGeneration(source.node_id, generation))
+                    target.give(events.HigherGeneration(sender, generation))
 
             if self.hold is not None and self.hold(source, target, message):
                 self.hung.append(arrive)
