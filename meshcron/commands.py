@@ -5,8 +5,6 @@ A command is a request; the leader turns it into entries (entries.py) which carr
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
 
 from meshcron.model import Job, Token
@@ -119,6 +117,3 @@ class StopAnswer(Struct, frozen=True):
 
     run_id: str
     public_ids: tuple[str, ...]
-
-
-Phase = Literal["starting", "leading"]

@@ -76,7 +76,7 @@ class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     execution_id: str
     state: AckState
     known: str = ""
-    """With state `known`: accepted, waiting, starting, running, ended, late, refused, stopped."""
+    """With state `known`: accepted, starting, running, ended, late, stopped."""
     why: str = ""
     mark_cluster_us: int = 0
     """With state `not_now`: the agent's high-water mark of cluster time."""

@@ -53,6 +53,26 @@ class Status(StrEnum):
 
 OPEN_STATUSES = frozenset({Status.ARMED, Status.RUNNING})
 
+_ENDED = {
+    Status.SUCCESS: "its exit code is one of success",
+    Status.FAILED: "another exit code, a signal, or it could not start",
+    Status.TIMEOUT: "it ran for too long",
+    Status.KILLED: "somebody asked",
+}
+_UNSTARTED = {Status.SKIPPED: "stopped, or late", Status.LOST: "its agent is silent, gone, or does not know"}
+
+STATUS_CHANGES: dict[tuple[Status | None, Status], str] = {
+    (None, Status.ARMED): "Intents, or a call to run",
+    (None, Status.SKIPPED): "it runs nowhere, for a reason",
+    (None, Status.LOST): "nobody can know whether it ran",
+    (Status.ARMED, Status.RUNNING): "Started",
+    **{(old, new): why for old in (Status.ARMED, Status.RUNNING) for new, why in (_ENDED | _UNSTARTED).items()},
+    **{(Status.LOST, new): f"after all {why}" for new, why in _ENDED.items()},
+    (Status.LOST, Status.SKIPPED): "after all it was never started",
+}
+"""Every change of an execution's status in the catalog, and what it means; None = no record. docs/PROTOCOL.md shows it.
+What is not here is not applied. Records go with their history."""
+
 Trigger = Literal["schedule", "manual", "parent", "retry", "catch_up", "reboot"]
 Concurrency = Literal["allow", "forbid", "queue", "replace"]
 CatchUp = Literal["skip", "latest", "all"]

@@ -47,9 +47,6 @@ class Address(Struct):
     delay_us: int = KNOCK_MIN_US
 
 
-Phase = Literal["looking", "member"]
-
-
 class Admission:
     """This agent's way into a cluster, and what it does at its own gate before it is in one."""
 

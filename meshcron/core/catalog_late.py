@@ -44,14 +44,14 @@ class Late:
         """A result of what was recorded as lost: the record becomes the truth, and says so. Nothing is run after it:
         that was decided when it was lost. But a rerun that still waits is not needed after a success."""
         row = self._state.owed.get(f"late|{item.execution_id}")
-        if row is None or item.kind == "lost":
+        lost = _execution_decoder.decode(row.env) if row is not None else None
+        told = finished(lost, item) if lost is not None else None
+        if row is None or lost is None or told is None:
             return
         self._fold.drop_owed(row.key)
         state = self._state.jobs.get(row.uid)
         if state is None:
             return
-        lost = _execution_decoder.decode(row.env)
-        told = finished(lost, item)
         final = replace(told, reason="; ".join(part for part in (told.reason, f"was lost: {lost.reason}") if part))
         self._fold.rows.append(ExecutionRow(final))
         rerun = self._state.owed.get(f"retry|{lost.id}")

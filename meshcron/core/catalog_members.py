@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec.structs import replace
 
 from meshcron import entries
@@ -11,6 +13,36 @@ from meshcron.errors import Conflict, NotFound
 from meshcron.messages import ResultItem
 from meshcron.model import SECOND_US, Member
 from meshcron.rows import Drop, MemberRow, MetaRow, TokenRow
+
+Standing = Literal["member", "voter", "leaving", "leaving voter"]
+
+STANDING_CHANGES: dict[tuple[Standing | None, Standing | None], str] = {
+    (None, "voter"): "Formed",
+    (None, "member"): "MemberPut (it knocked, the leader let it in)",
+    ("member", "voter"): "Roster (stable, caught up)",
+    ("voter", "member"): "Roster (silent for 10 min, one too many, or it wants no vote)",
+    ("member", "leaving"): "MemberPut (asked to go)",
+    ("voter", "leaving voter"): "MemberPut (asked to go)",
+    ("leaving voter", "leaving"): "Roster (another one has its seat, or it is one too many)",
+    ("leaving", None): "MemberRemove",
+    ("member", None): "Recovered without it",
+    ("voter", None): "Recovered without it",
+    ("leaving voter", None): "Recovered without it",
+    ("leaving", "voter"): "Recovered by it",
+    ("leaving voter", "voter"): "Recovered by it",
+}
+"""Every change of a member's standing, by the entry that makes it; None = no member. docs/PROTOCOL.md shows it. A
+MemberPut that asks for another one applies as nothing: nobody who was asked to go is called back by an older word."""
+
+
+def standing(member: Member | None) -> Standing | None:
+    """Where a member stands."""
+    if member is None:
+        return None
+    if member.leaving:
+        return "leaving voter" if member.voter else "leaving"
+    return "voter" if member.voter else "member"
+
 
 HOLD_DOWN_US = 300 * SECOND_US
 """After a hand-over there is none for so long; on a relapse twice as long each time (PROTOCOL 4)."""
@@ -36,9 +68,14 @@ class Members:
             raise DecideAgain("the number is taken")
         if by_node and (by_node.number != member.number or by_node.public_key != member.public_key):
             raise Conflict("node_id", "a node id never changes its number or key", "start with an empty data directory")
+        member = replace(member, voter=old.voter if old else False)
+        if standing(old) != standing(member) and (standing(old), standing(member)) not in STANDING_CHANGES:
+            raise DecideAgain("it is on its way out")
+        if old and old.voter and old.eligible and not member.eligible:
+            raise DecideAgain("a voter gives up its seat first")
         if named and named.node_id != member.node_id:
             self._rename_silent(named, entry.replaces)
-        self._state.members[member.number] = replace(member, voter=old.voter if old else False)
+        self._state.members[member.number] = member
         self._state.last_number = max(self._state.last_number, member.number)
         self._fold.rows += [
             MemberRow(self._state.members[member.number]),

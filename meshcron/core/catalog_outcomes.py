@@ -13,7 +13,7 @@ from meshcron.core.catalog_late import Late
 from meshcron.core.ending import finished
 from meshcron.core.fold import Fold
 from meshcron.core.state import JobState
-from meshcron.model import SECOND_US, Execution, Job, Status
+from meshcron.model import SECOND_US, STATUS_CHANGES, Execution, Job, Status
 from meshcron.rows import Drop, ExecutionRow, OwedRow
 
 RERUNS_MAX = 10
@@ -37,7 +37,7 @@ class Outcomes:
         """Processes run."""
         for item in entry.items:
             execution = self._state.open.get(item.execution_id)
-            if execution is not None and execution.status is Status.ARMED:
+            if execution is not None and (execution.status, Status.RUNNING) in STATUS_CHANGES:
                 running = replace(execution, status=Status.RUNNING, started_wall_us=item.started_wall_us)
                 self._state.add_open(running)
                 self._fold.rows.append(ExecutionRow(running))
@@ -48,10 +48,10 @@ class Outcomes:
         states: dict[int, JobState] = {}
         for item in entry.items:
             execution = self._state.open.get(item.execution_id)
-            if execution is None:
+            final = finished(execution, item) if execution is not None else None
+            if execution is None or final is None:
                 self._late.came(item, states, entry.cluster_us)
                 continue
-            final = finished(execution, item)
             self._state.remove_open(execution)
             self._fold.applied.closed.append(final)
             self._fold.applied.touched.add(final.uid)

@@ -125,7 +125,7 @@ class Election:
 
     def _ask(self, turn: Turn) -> None:
         voter = self._voter
-        voter.role = "asking"
+        voter.become("asking")
         self._granted = {voter.node_id}
         self._bully = None
         message = PreVote(
@@ -165,7 +165,7 @@ class Election:
         if message.standing and not self._deaf:
             self._bully = self.rank(sender)
             self._deaf = True
-            voter.role = "follower"
+            voter.become("follower")
             self._set_timer(turn)
             return
         self._granted.add(sender)
@@ -177,7 +177,6 @@ class Election:
     def _stand(self, turn: Turn) -> None:
         voter = self._voter
         voter.enter_term(voter.term + 1, turn, voter.node_id)
-        voter.role = "candidate"
         voter.vote_persist = -1
         self._granted = set()
         self._marks = {voter.node_id: self._mark_cluster_us()}

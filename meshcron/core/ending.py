@@ -5,11 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from meshcron.messages import ResultItem
-from meshcron.model import Execution, Status
+from meshcron.model import STATUS_CHANGES, Execution, Status
 
 
-def finished(execution: Execution, item: ResultItem) -> Execution:
-    """An execution as its agent's final word makes it."""
+def finished(execution: Execution, item: ResultItem) -> Execution | None:
+    """An execution as its agent's final word makes it; None where that may not follow (STATUS_CHANGES)."""
     status = {
         "ended": Status.SUCCESS if item.success else Status.FAILED,
         "timeout": Status.TIMEOUT,
@@ -18,6 +18,8 @@ def finished(execution: Execution, item: ResultItem) -> Execution:
         "lost": Status.LOST,
         "skipped": Status.SKIPPED,
     }[item.kind]
+    if (execution.status, status) not in STATUS_CHANGES:
+        return None
     final = replace(
         execution,
         status=status,

@@ -93,6 +93,15 @@ class Ledger:
         return self._voter.voters
 
     @property
+    def votes(self) -> bool:
+        """Whether this agent is a voter, as far as its own log tells."""
+        return self._voter.votes
+
+    def stand_back(self, voters: frozenset[str]) -> None:
+        """Our log has missed that others vote now, and goes on elsewhere: ask nobody for votes."""
+        self._voter.rosters = [(self._voter.commit_index, voters)]
+
+    @property
     def commit_index(self) -> int:
         """The last entry known to be committed."""
         return self._voter.commit_index
@@ -145,7 +154,7 @@ class Ledger:
         """Step down if we must, before anything else happens in this turn; the reason, or ""."""
         why = self._replication.why_step_down(turn)
         if why:
-            self._voter.role = "follower"
+            self._voter.become("follower")
             self._voter.leader = ""
             turn.at_once(Alarm("stepped_down", f"no longer leader of term {self.term}: {why}"))
             self._election.heard_leader(turn)

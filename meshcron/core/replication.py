@@ -58,7 +58,7 @@ class Replication:
     def lead(self, turn: Turn) -> None:
         """A new term is ours. Its first entry is proposed next."""
         voter = self._voter
-        voter.role = "leader"
+        voter.become("leader")
         voter.leader = voter.node_id
         voter.first_index = voter.log.last_index + 1
         self._led_boot_us = turn.now.boot_us
@@ -273,7 +273,7 @@ class Replication:
         if voter.role == "leader":
             turn.at_once(Alarm("two_leaders", f"{sender} says that it leads in our own term {voter.term}: a defect"))
             return False
-        voter.role = "follower"
+        voter.become("follower")
         voter.leader = sender
         if message.prev_index == 0 and not message.heads and voter.log.last_index:
             # It keeps us calm while a snapshot comes, and must hear once that is there: all have what is committed.

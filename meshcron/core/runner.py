@@ -59,8 +59,23 @@ FORGET_EVERY_US = SECOND_US
 TICKS_PER_SECOND = 100
 """The kernel's unit of a process's start time (USER_HZ, fixed at 100 on Linux for user space)."""
 
-SeenState = Literal["accepted", "waiting", "starting", "running", "ended", "late", "refused", "stopped"]
-DEAD: frozenset[SeenState] = frozenset({"ended", "late", "refused", "stopped"})
+SeenState = Literal["accepted", "starting", "running", "ended", "late", "stopped"]
+
+SEEN_CHANGES: dict[tuple[SeenState | None, SeenState], str] = {
+    (None, "accepted"): "Run",
+    (None, "late"): "Run, too late or below the mark",
+    (None, "stopped"): "Stop, before its Run",
+    ("accepted", "starting"): "due, and a slot is free",
+    ("accepted", "stopped"): "Stop",
+    ("accepted", "ended"): "no slot in time, or the agent was away",
+    ("starting", "running"): "the process runs",
+    ("starting", "ended"): "it could not start, was too short to be seen, or its fate is unknown",
+    ("running", "ended"): "the process ended, or its fate is unknown",
+}
+"""Every change of what an agent knows of an execution, and what brings it about; None = nothing. docs/PROTOCOL.md shows
+it. A row whose state has no way on (DEAD) is forgotten once nothing can ask for it any more."""
+
+DEAD: frozenset[SeenState] = frozenset({new for _, new in SEEN_CHANGES} - {old for old, _ in SEEN_CHANGES})
 
 
 class Seen(Struct):
@@ -78,6 +93,13 @@ class Seen(Struct):
     result: ResultItem | None = None
     ending_as: Literal["", "timeout", "killed"] = ""
     sent_boot_us: int = 0
+
+    def become(self, state: SeenState) -> None:
+        """Go on to another state; one that SEEN_CHANGES does not list is a defect, and the agent ends, its processes
+        do not."""
+        if state != self.state:
+            assert (self.state, state) in SEEN_CHANGES, f"{self.execution_id}: {self.state} becomes {state}"
+            self.state = state
 
     def row(self) -> SeenRow:
         """As it is written down."""
@@ -150,7 +172,7 @@ class Runner:
         """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest. `disown`: what
         has not started is dropped, because the cluster is about to record it as lost (recover, --adopt-data-dir)."""
         if disown:
-            dropped = tuple(id_ for id_, seen in self._seen.items() if seen.state in ("accepted", "waiting"))
+            dropped = tuple(id_ for id_, seen in self._seen.items() if seen.state == "accepted")
             for execution_id in dropped:
                 del self._seen[execution_id]
             turn.write(Drop("seen", dropped))
@@ -158,8 +180,7 @@ class Runner:
             if seen.state in ("starting", "running"):
                 self._busy += 1
                 turn.at_once(AdoptProcess(seen.execution_id, seen.pid, seen.process_start))
-            elif seen.state in ("accepted", "waiting") and seen.order:
-                seen.state = "accepted"
+            elif seen.state == "accepted" and seen.order:
                 heapq.heappush(self._due, (seen.order.due_cluster_us, seen.execution_id))
             elif seen.result and not seen.acknowledged:
                 self._outbox[seen.execution_id] = seen
@@ -259,6 +280,9 @@ class Runner:
         return Ack(execution_id=order.execution_id, state=answer)
 
     def _remember(self, seen: Seen, turn: Turn) -> None:
+        known = self._seen.get(seen.execution_id)
+        old = known.state if known else None
+        assert (old, seen.state) in SEEN_CHANGES, f"{seen.execution_id}: {old} becomes {seen.state}"
         self._seen[seen.execution_id] = seen
         turn.write(seen.row())
 
@@ -288,7 +312,7 @@ class Runner:
             why = "late: no free slot in time" if same else "late: the agent was away"
             self._finish(seen, ResultItem(execution_id=seen.execution_id, kind="skipped", reason=why), turn)
             return
-        seen.state = "starting"
+        seen.become("starting")
         self._busy += 1
         turn.write(seen.row())
         turn.after_writes(StartProcess(self._launch(order)))
@@ -337,7 +361,8 @@ class Runner:
         seen = self._seen.get(event.execution_id)
         if seen is None or seen.state not in ("starting", "running"):
             return
-        seen.state, seen.pid, seen.process_start = "running", event.pid, event.process_start
+        seen.become("running")
+        seen.pid, seen.process_start = event.pid, event.process_start
         seen.started_wall_us = seen.started_wall_us or event.started_wall_us
         turn.write(seen.row())
         if seen.ending_as:  # asked for while it was on its way
@@ -389,7 +414,8 @@ class Runner:
 
     def _finish(self, seen: Seen, item: ResultItem, turn: Turn) -> None:
         """Into the durable outbox, then to the leader."""
-        seen.state, seen.result = "ended", item
+        seen.become("ended")
+        seen.result = item
         turn.write(seen.row())
         self._outbox[seen.execution_id] = seen
         if self.leader:

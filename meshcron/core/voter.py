@@ -18,6 +18,18 @@ from meshcron.vocabulary import Vocabulary
 Role = Literal["follower", "asking", "candidate", "leader"]
 """`asking` = pre-vote: would you vote for me?"""
 
+ROLE_CHANGES: dict[tuple[Role, Role], str] = {
+    ("follower", "asking"): "election timer, or evidence that the leader's process is gone",
+    ("follower", "candidate"): "TakeOver, or the only voter",
+    ("asking", "follower"): "a bully answers, a leader is heard, a higher term",
+    ("asking", "candidate"): "a majority would vote",
+    ("candidate", "asking"): "no majority in time",
+    ("candidate", "leader"): "a majority of durable votes, the own one among them",
+    ("candidate", "follower"): "a leader, a higher term",
+    ("leader", "follower"): "lease lost, disk mute for 1 s, no voter any more, a higher term",
+}
+"""Every change of role that there is, and what brings it about. docs/PROTOCOL.md shows it."""
+
 
 class Committed(Struct, frozen=True):
     """An entry that will never change, with what the catalog records about it."""
@@ -45,7 +57,7 @@ class Voter:
         self._vocabulary = vocabulary
         self.term = max(ballot.term, applied[1], rows[-1].term if rows else 0)
         self.voted_for = ballot.voted_for if ballot.term == self.term else ""
-        self.role: Role = "follower"
+        self._role: Role = "follower"
         self.leader = ""
         """Node id of this term's leader, as far as it was heard."""
         self.heard_boot_us = 0
@@ -82,12 +94,23 @@ class Voter:
 
     # term and log
 
+    @property
+    def role(self) -> Role:
+        """What this agent is in its term."""
+        return self._role
+
+    def become(self, role: Role) -> None:
+        """Take another role; one that ROLE_CHANGES does not list is a defect, and the agent ends rather than go on."""
+        if role != self._role:
+            assert (self._role, role) in ROLE_CHANGES, f"{self._role} becomes {role}"
+            self._role = role
+
     def enter_term(self, term: int, turn: Turn, vote: str = "") -> None:
         """Go to a higher term, or vote in this one; durable before anybody learns of it."""
         assert term > self.term or (term == self.term and not self.voted_for), "a term or a vote is taken back"
         if term > self.term:
             self.leader = ""
-            self.role = "follower"
+            self.become("candidate" if vote == self.node_id else "follower")
         self.term, self.voted_for = term, vote
         turn.write(BallotRow(term, vote))
 

@@ -123,6 +123,31 @@ def test_the_roster_says_who_votes(book: Book) -> None:
     assert list(book.state.members) == [1]
 
 
+def test_a_voter_loses_its_seat_before_its_right_to_one(book: Book) -> None:
+    """Its votes and copies are counted on until then; nobody else's are (core/agent, may_command)."""
+    book.apply(entries.MemberPut(member(2)))
+    nodes = tuple(member(n).node_id for n in (1, 2))
+    book.apply(entries.Roster(nodes))
+    worker = entries.MemberPut(replace(member(2), eligible=False))
+    assert isinstance(book.apply(worker).outcome, DecideAgain)
+    assert book.state.members[2].eligible
+    book.apply(entries.Roster(nodes[:1]))
+    book.apply(worker)
+    assert not book.state.members[2].eligible
+
+
+def test_who_was_asked_to_go_is_not_called_back(book: Book) -> None:
+    """By a word that was on its way: not while it leaves, and not as a new member with its old number."""
+    book.apply(entries.MemberPut(member(2)))
+    gone = replace(member(2), leaving=True)
+    book.apply(entries.MemberPut(gone))
+    assert isinstance(book.apply(entries.MemberPut(replace(member(2), priority=7))).outcome, DecideAgain)
+    assert book.state.members[2] == replace(gone, voter=False)
+    book.apply(entries.MemberRemove(2, second(5)))
+    assert isinstance(book.apply(entries.MemberPut(gone)).outcome, DecideAgain)
+    assert list(book.state.members) == [1]
+
+
 def test_every_change_of_the_members_is_numbered(book: Book) -> None:
     """Those who hold no log ask for what is newer than they have."""
     indexes = [book.state.roster_index]

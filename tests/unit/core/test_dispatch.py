@@ -167,7 +167,7 @@ def test_some_answers_are_final(lab: Lab, state: AckState, more: dict[str, str],
     assert lab.records() == [record]
 
 
-@pytest.mark.parametrize("known", ["accepted", "waiting", "starting", "running", "ended"])
+@pytest.mark.parametrize("known", ["accepted", "starting", "running", "ended"])
 def test_some_answers_mean_waiting(lab: Lab, known: str) -> None:
     """The order is not repeated; the outbox will tell how it ended."""
     deaf(lab, Run)

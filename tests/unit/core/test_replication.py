@@ -316,6 +316,7 @@ def leading_voter() -> tuple[Replication, Turn]:
     voter = Voter("a", LAN, VOCABULARY, BallotRow(1, "a"), rows, (0, 0, CHAIN_START))
     voter.rosters = [(0, frozenset("abc"))]
     leader, turn = Replication(voter), Turn(Instant(SECOND_US, 0))
+    voter.become("candidate")
     leader.lead(turn)
     leader.follow({"b", "c"}, turn)
     leader.appended("b", answered(ok=True, match=3, sent_us=900_000), turn)
@@ -374,5 +375,6 @@ def test_what_proves_no_loss(answer: Appended) -> None:
 def test_only_the_leader_of_the_term_may_say_so(sender: str, message: Forgotten, is_so: bool) -> None:
     """And only where our log really ends before it."""
     follower, _ = leading_voter()
-    follower._voter.role, follower._voter.leader = "follower", "b"
+    follower._voter.become("follower")
+    follower._voter.leader = "b"
     assert follower.has_forgotten(sender, message) is is_so
