@@ -162,8 +162,8 @@ class Agent:
 
     @property
     def holds_log(self) -> bool:
-        """Whether reads may be answered from here."""
-        return bool(self.state.cluster)
+        """Whether reads may be answered from here: the log is here, and goes on to be written here."""
+        return bool(self.state.cluster) and self._settings.node_id in self._log_holders()
 
     @property
     def stands_alone(self) -> bool:
@@ -172,13 +172,17 @@ class Agent:
 
     def roster(self) -> tuple[MemberInfo, ...]:
         """Every member, as far as this agent knows."""
-        newer = self._news is not None and self._news.roster_index > self.state.roster_index
-        key = self.state.roster_index, self._endpoint_changes, self._news if newer else None
+        news = self._newer_news()
+        key = self.state.roster_index, self._endpoint_changes, news
         if self._roster_cache[0] != key:
-            known = self._news.members if self._news is not None and newer else self._state_infos()
+            known = news.members if news is not None else self._state_infos()
             self._roster_cache = key, tuple(replace(one, endpoint=self._endpoint_of(one)) for one in known)
             self._infos = {one.node_id: one for one in self._roster_cache[1]}
         return self._roster_cache[1]
+
+    def _newer_news(self) -> messages.RosterNews | None:
+        """What others know of the members, where that is more than our own log tells."""
+        return self._news if self._news and self._news.roster_index > self.state.roster_index else None
 
     def _state_infos(self) -> list[MemberInfo]:
         return [
@@ -213,10 +217,19 @@ class Agent:
         return member.priority if member else self._settings.priority
 
     def _log_holders(self) -> frozenset[str]:
-        key = self.state.roster_index, self.ledger.voters
+        news = self._newer_news()
+        key = self.state.roster_index, self.ledger.voters, news
         if self._holders[0] != key:
-            self._holders = key, log_holders(self.state.members, self.ledger.voters)
+            members = self.state.members.values() if news is None else news.members
+            voters = self.ledger.voters if news is None else frozenset(one.node_id for one in news.members if one.voter)
+            self._holders = key, log_holders(members, voters)
         return self._holders[1]
+
+    def _may_hold_log(self) -> bool:
+        """Whether what voters say is for us: by our own will, or because we are counted on until the cluster has heard
+        of another one."""
+        ours = self._member(self._settings.node_id)
+        return self._settings.eligible or (ours is not None and ours.eligible)
 
     @property
     def profile(self) -> Profile:
@@ -410,7 +423,7 @@ class Agent:
                 self.runner.result_ack(message, turn)
 
     def _ledger_message(self, sender: str, message: LedgerMessage, turn: Turn) -> None:
-        if not self._settings.eligible:
+        if not self._may_hold_log():
             return
         heard = self.ledger.message(sender, message, turn)
         if self.ledger.has_forgotten and not self._over:
@@ -457,6 +470,8 @@ class Agent:
         for member in news.members:
             if member.endpoint is not None and member.node_id not in self._endpoints:
                 self._learn_endpoint(member.node_id, member.endpoint)
+        if self.ledger.votes and self._newer_news() and not self._may_hold_log():
+            self.ledger.stand_back(frozenset(one.node_id for one in news.members if one.voter))
 
     def _fence(self) -> Fence:
         return max(self.runner.fence, Fence(self.generation, self.ledger.term))
@@ -798,7 +813,7 @@ class Agent:
 
     def _go_over(self, wait: Wait, turn: Turn) -> None:
         """Our cluster may have dissolved while we were cut off: then nobody is left to tell us so."""
-        if not self.holds_log or (self.leader and self.is_heard(self.leader, turn.now)):
+        if not self.state.cluster or (self.leader and self.is_heard(self.leader, turn.now)):
             return
         what = meets(self.cluster, self._is_unused(), wait.cluster, wait.virgin)
         if what == "dissolve" and turn.now.boot_us - self._led_boot_us >= LEADERLESS_US:
@@ -814,7 +829,12 @@ class Agent:
     def _is_left_behind(self, wait: Wait, now: Instant) -> bool:
         """Whether our cluster was dissolved: who holds no log is told by nobody. It never gave us an order, none of
         those that hold its log is heard, and the machine of one of them belongs to another cluster."""
-        if self.holds_log or self._news is None or self.runner.fence > Fence() or wait.cluster in ("", self.cluster):
+        if (
+            self.state.cluster
+            or self._news is None
+            or self.runner.fence > Fence()
+            or wait.cluster in ("", self.cluster)
+        ):
             return False
         able = [one for one in self._news.members if one.eligible]
         moved = any(one.name == wait.profile.name and one.node_id != wait.profile.node_id for one in able)

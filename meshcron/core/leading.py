@@ -136,6 +136,8 @@ class Leading:
         self._disagree = False
         self._reshaping = False
         """A Roster or HandOver entry of ours is on its way."""
+        self._restating = False
+        """A MemberPut of ours with what a member says of itself is on its way."""
         self._upgrading = False
         """A Config entry of ours is on its way."""
 
@@ -191,6 +193,7 @@ class Leading:
         if turn.now.boot_us >= self._watched_boot_us + WATCH_US:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
+            self._watch_facts(turn)
             self._watch_roster(turn)
             self._watch_protocol(turn)
             self._watch_silent(turn)
@@ -263,17 +266,53 @@ class Leading:
         others = [beat.wall_us + self._membership.silent_us(node_id, now_us) for node_id, beat in beats if beat]
         return walls + others
 
+    def _says(self, member: Member) -> Member:
+        """A member with the priority and the eligibility that it last gave itself; as it is, where it was not heard. No
+        worker becomes eligible by its own word: that takes the cluster key, which it need not have (SECURITY.md)."""
+        said: Settings | Profile = self._settings
+        if member.node_id != self._settings.node_id:
+            beat = self._membership.beat_of(member.node_id)
+            if beat is None:
+                return member
+            said = beat.profile
+        eligible = said.eligible and (member.eligible or member.voter)
+        if (said.priority, eligible) == (member.priority, member.eligible):
+            return member
+        return replace(member, priority=said.priority, eligible=eligible)
+
+    def _watch_facts(self, turn: Turn) -> None:
+        """A member came back with another priority or another `voter`: one of them at a time, once. A voter that wants
+        no vote gives up its seat first (`_watch_roster`): until then its copies and its votes are counted on."""
+        if self._restating or not self._ledger.can_propose(turn.now.boot_us):
+            return
+        for _, member in sorted(self._state.members.items()):
+            said = self._says(member)
+            if member.voter or member.node_id in self._ledger.voters:
+                said = replace(said, eligible=said.eligible or member.eligible)
+            if said == member or member.leaving:
+                continue
+            self._restating = True
+            role = _local_role(eligible=said.eligible)
+            tokens = [one for one in self._state.token_map.values() if one.node_id == member.node_id]
+            changed = tuple(replace(one, role=role) for one in tokens if one.role != role)
+            self._ledger.propose(entries.MemberPut(said, changed), turn)
+            return
+
     def _watch_roster(self, turn: Turn) -> None:
         if self._reshaping or not self._ledger.roster_may_change() or not self._ledger.can_propose(turn.now.boot_us):
             return
         health = self._health(turn)
+        members = {number: self._says(member) for number, member in self._state.members.items()}
         own, timing = self._settings.node_id, self._settings.timing
-        voters = next_voters(own, self._ledger.voters, self._state.members, health, timing)
+        voters = next_voters(own, self._ledger.voters, members, health, timing)
         if voters is not None:
             self._reshaping = True
             self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
             return
-        if self._let_leave(health, turn):
+        health = {
+            one.node_id: health[one.node_id] for one in members.values() if one.node_id in health and one.eligible
+        }
+        if self._let_leave(members, health, turn):
             return
         last_us, hold_us = self._state.hand_over
         if self._clock.cluster_us(turn.now) < last_us + hold_us:
@@ -284,16 +323,17 @@ class Leading:
             self._reshaping = True
             self._ledger.propose(entries.HandOver(better, self._clock.cluster_us(turn.now)), turn)
 
-    def _let_leave(self, health: dict[str, Health], turn: Turn) -> bool:
-        """Members on their way out: the leader hands over, who has no vote (any more) is removed."""
-        for number, member in sorted(self._state.members.items()):
-            if not member.leaving:
-                continue
+    def _let_leave(self, members: dict[int, Member], health: dict[str, Health], turn: Turn) -> bool:
+        """Members on their way out: the leader hands over to one that stays, who has no vote (any more) is removed. A
+        leader that wants no vote hands over, too."""
+        for number, member in sorted(members.items()):
             if member.node_id == self._settings.node_id:
-                if heir := self._ledger.heir(health):
+                stay = {one.node_id for one in members.values() if not one.leaving}
+                able = {node_id: one for node_id, one in health.items() if node_id in stay}
+                if (member.leaving or not member.eligible) and (heir := self._ledger.heir(able)):
                     self._ledger.hand_over(heir, turn)
                     return True
-            elif not member.voter:
+            elif member.leaving and not member.voter:
                 self._ledger.propose(entries.MemberRemove(number, self._clock.cluster_us(turn.now)), turn)
                 return True
         return False
@@ -315,7 +355,7 @@ class Leading:
         spoken = [self._settings.vocabulary.protocol]
         if self._upgrading or spoken[0] <= self._state.protocol or not self._ledger.can_propose(turn.now.boot_us):
             return
-        holders = log_holders(self._state.members, self._ledger.voters)
+        holders = log_holders(self._state.members.values(), self._ledger.voters)
         members = {member.node_id for member in self._state.members.values()}
         for node_id in (holders | members) - {self._settings.node_id}:
             beat = self._membership.beat_of(node_id)
@@ -539,6 +579,7 @@ class Leading:
                 self._pruning.discard(entry.uid)
             case entries.MemberPut() | entries.MemberRemove():
                 self._admitting.clear()
+                self._restating = False
                 self._name_candidates(turn)
             case entries.Roster():
                 self._reshaping = False
@@ -578,6 +619,10 @@ class Leading:
 def _local_token(token: Token, profile: Profile) -> Token:
     """A newcomer's own token, as the cluster stores it: whatever it says of itself, it is valid on that agent alone,
     and a worker's opens nothing but what the worker may know (PROTOCOL 1)."""
-    role: Role = "admin" if profile.eligible else "local"
     short = profile.node_id[:12]
+    role = _local_role(eligible=profile.eligible)
     return replace(token, id=f"local-{short}", name=f"local {short}", role=role, node_id=profile.node_id)
+
+
+def _local_role(*, eligible: bool) -> Role:
+    return "admin" if eligible else "local"

@@ -6,11 +6,12 @@ an entry of the own term is committed (its correction of 2015). Hearsay alone ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
 from meshcron.core.timing import Timing
+from meshcron.messages import MemberInfo
 from meshcron.model import SECOND_US, Member
 
 FRESH_BEATS = 2
@@ -42,9 +43,9 @@ class Health(Struct, frozen=True):
     """Entries it lacks; None = it holds no log yet."""
 
 
-def log_holders(members: Mapping[int, Member], voters: frozenset[str]) -> frozenset[str]:
+def log_holders(members: Collection[Member | MemberInfo], voters: frozenset[str]) -> frozenset[str]:
     """Node ids of those that hold the log."""
-    eligible = [member for member in members.values() if member.eligible]
+    eligible = [member for member in members if member.eligible]
     if len(members) <= SMALL:
         return frozenset(member.node_id for member in eligible) | voters
     spare = sorted((one for one in eligible if one.node_id not in voters), key=lambda one: one.number)

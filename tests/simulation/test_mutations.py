@@ -61,6 +61,33 @@ def script(name: str) -> Callable[[], None]:
 
 MUTATIONS = (
     Mutation(
+        "no worker votes by its own word",
+        leading.Leading,
+        "_says",
+        "said.eligible and (member.eligible or member.voter)",
+        "said.eligible",
+        scripts.test_a_worker_that_says_it_may_vote_stays_a_worker,
+        "True",
+    ),
+    Mutation(
+        "a voter gives up its seat first",
+        leading.Leading,
+        "_watch_facts",
+        "said = replace(said, eligible=said.eligible or member.eligible)",
+        "pass",
+        scripts.test_a_voter_that_wants_no_vote_gives_up_its_seat_first,
+        "the right to vote before the seat",
+    ),
+    Mutation(
+        "who wants no vote is counted on until it has none",
+        Agent,
+        "_may_hold_log",
+        "self._settings.eligible or (ours is not None and ours.eligible)",
+        "self._settings.eligible",
+        scripts.test_a_majority_that_wants_no_vote_stays_until_it_is_not_needed,
+        "no leader|voters",
+    ),
+    Mutation(
         "a worker's key commands nobody",
         Agent,
         "may_command",

@@ -1264,6 +1264,132 @@ def test_an_agent_that_flaps_is_not_handed_the_lead_each_time() -> None:
     at_end(world)
 
 
+# what a member says of itself changes
+
+
+def restarted(world: Cluster, host: Host, *, priority: int = 100, eligible: bool = True) -> None:
+    """Its agent starts again with other words."""
+    host.crash()
+    host.priority, host.eligible = priority, eligible
+    world.run_for(1)
+    host.start()
+
+
+def facts_of(world: Cluster, host: Host) -> tuple[int, bool, bool]:
+    """What is committed of a member: priority, eligible, voter."""
+    member = led(world).agent.state.member_of(host.node_id)
+    return member.priority, member.eligible, member.voter
+
+
+def member_puts(world: Cluster, host: Host) -> list[entries.MemberPut]:
+    """Its entries in the leader's log, the one that let it in among them."""
+    log = led(world).disk.log
+    found = (entries.decode(log[index].body) for index in sorted(log))
+    return [one for one in found if isinstance(one, entries.MemberPut) and one.member.node_id == host.node_id]
+
+
+def works(world: Cluster, uid: int) -> None:
+    """The ticks before the ones that are armed were run."""
+    assert [one.status for one in runs_of(world, uid)[-8:-5]] == [Status.SUCCESS] * 3
+
+
+def test_a_member_that_comes_back_with_another_priority_is_believed_once() -> None:
+    """One entry, and the lead follows the priority."""
+    world = grown(61)
+    put(world, "tick", tags={"role": "web:1"})
+    other = follower(world)
+    before = len(member_puts(world, other))
+    restarted(world, other, priority=200)
+    assert world.run_until(lambda: led(world) is other, 60)
+    world.run_for(10)
+    assert facts_of(world, other) == (200, True, True)
+    assert len(member_puts(world, other)) == before + 1
+    for host in world.hosts:
+        assert host.agent.state.member_of(other.node_id).priority == 200
+    at_end(world)
+
+
+def test_a_voter_that_wants_no_vote_gives_up_its_seat_first() -> None:
+    """Another one has its seat; only then it loses the right to it, and works on as a worker without the log."""
+    world = grown(62, 4)
+    leader = led(world)
+    quitter = next(host for host in world.hosts if host is not leader and facts_of(world, host)[2])
+    world.lasts_us = 1000
+    uid = put(world, "there", tags={"at": str(quitter.number)})
+    grew, told = len(single_steps(world)), len(member_puts(world, quitter))
+    restarted(world, quitter, eligible=False)
+    assert world.run_until(lambda: facts_of(world, quitter) == (100, False, False), 20)
+    voters_are(world, 3)
+    assert [len(one) for one in single_steps(world)[grew:]] == [2, 3]
+    assert len(member_puts(world, quitter)) == told + 1, "the right to vote before the seat"
+    world.run_for(10)
+    assert not quitter.agent.holds_log
+    assert quitter.agent.leader == led(world).node_id
+    works(world, uid)
+    quitter.crash()
+    world.run_for(3)
+    quitter.start()
+    world.run_for(10)
+    assert quitter.agent.leader == led(world).node_id
+    assert quitter.agent.ledger.role == "follower"
+    works(world, uid)
+    at_end(world)
+
+
+def test_a_worker_that_says_it_may_vote_stays_a_worker() -> None:
+    """It need not have the cluster key, so its word is not enough: whoever took it over would be a voter."""
+    world = grown(63)
+    worker = world.add({"role": "web", "at": "3"}, eligible=False)
+    worker.start()
+    voters_are(world, 3)
+    world.lasts_us = 1000
+    uid = put(world, "there", tags={"at": "3"})
+    restarted(world, worker, priority=300)
+    world.run_for(15)
+    assert facts_of(world, worker) == (300, False, False)
+    assert worker.node_id not in led(world).agent.ledger.voters
+    assert not worker.agent.holds_log
+    assert worker.agent.leader == led(world).node_id
+    works(world, uid)
+    at_end(world)
+
+
+def test_a_majority_that_wants_no_vote_stays_until_it_is_not_needed() -> None:
+    """All but one come back as workers in the same instant: their copies count until their seats are gone."""
+    world = grown(64)
+    left = led(world)
+    world.lasts_us = 1000
+    uid = put(world, "tick", tags={"at": str(left.number)})
+    for host in world.hosts:
+        if host is not left:
+            restarted(world, host, eligible=False)
+    assert world.run_until(lambda: led(world, 20).agent.ledger.voters == {left.node_id}, 60), world.describe()
+    world.run_for(5)
+    assert [facts_of(world, host)[1] for host in world.hosts].count(True) == 1
+    assert led(world) is left
+    works(world, uid)
+    at_end(world)
+
+
+def test_a_leader_that_wants_no_vote_hands_over() -> None:
+    """The only voter comes back as a worker: it leads on until another one can."""
+    world = Cluster(65)
+    first = world.add()
+    first.start()
+    voters_are(world, 1)
+    put(world, "tick", tags={"role": "web:1"})
+    restarted(world, first, eligible=False)
+    assert led(world, 10) is first
+    world.run_for(5)
+    assert facts_of(world, first) == (100, True, True)
+    second = world.add()
+    second.start()
+    assert world.run_until(lambda: world.leader() is second, 40), world.describe()
+    assert world.run_until(lambda: facts_of(world, first) == (100, False, False), 20), world.describe()
+    assert second.agent.ledger.voters == {second.node_id}
+    at_end(world)
+
+
 # agents that vanish and come back
 
 
