@@ -69,11 +69,8 @@ class Ticks:
             member = self._state.members.get(number)
             if member is None:
                 continue  # it left meanwhile; _holds has seen that somebody is left
-            # Retries of two agents may meet on a third one: there each goes by what it repeats.
-            moved = owed is not None and owed.kind == "retry" and owed.node_id != member.node_id
-            repeats = f"{run_id}|{owed.key}" if owed is not None and moved else run_id
             execution = Execution(
-                id=execution_id(self._state.cluster, repeats, member.node_id, item.attempt),
+                id=self._id(item, run_id, member.node_id, owed),
                 uid=item.uid,
                 run_id=run_id,
                 index=self._fold.index,
@@ -107,6 +104,16 @@ class Ticks:
             self._fold.record_skip(state, at, at, 1, item.reason, run_id, item.trigger, item.attempt)
         if owed is not None and owed.kind == "retry" and not item.targets:
             self._fold.count_failed(state, owed)
+
+    def _id(self, item: Intent, run_id: str, node_id: str, owed: OwedRow | None) -> str:
+        """Retries of two agents may meet on a third one, or on one of the two: once an attempt has moved, it and all
+        that repeat it go by what they repeat (decisions/0001)."""
+        plain = execution_id(self._state.cluster, run_id, node_id, item.attempt)
+        if owed is None or owed.kind != "retry":
+            return plain
+        if owed.key == f"retry|{execution_id(self._state.cluster, run_id, node_id, item.attempt - 1)}":
+            return plain
+        return execution_id(self._state.cluster, f"{run_id}|{owed.key}", node_id, item.attempt)
 
     def skip(self, entry: entries.Skip) -> object:
         """Ticks that do not run."""

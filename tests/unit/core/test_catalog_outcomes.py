@@ -223,6 +223,22 @@ def test_retries_of_two_agents_may_meet_on_a_third() -> None:
     assert len({one.run_id for one in book.disk.executions()}) == 1
 
 
+def test_a_retry_that_moved_and_stays_is_not_taken_for_one_that_never_moved() -> None:
+    """The first agent's second attempt moves to the second agent, which repeats its own there: the third attempts of
+    both are made on one agent, and are two executions (P1)."""
+    book = Book(members=2)
+    book.put(retries=2)
+    for execution in book.launch(1, targets=(1, 2)).opened:
+        book.end(execution, success=False)
+    for _ in range(2):
+        opened = [one for row in book.owed for one in book.launch_owed(row.key, targets=(2,)).opened]
+        assert [one.agent for one in opened] == ["agent2", "agent2"]
+        for execution in opened:
+            book.end(execution, success=False)
+    assert len({one.id for one in book.disk.executions()}) == 6
+    assert book.state.open == {}
+
+
 def test_a_timeout_is_tried_again() -> None:
     """It is a failure."""
     book = Book()
