@@ -435,12 +435,13 @@ class Agent:
                 self._stop_leading(turn)
 
     def _heartbeat(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
-        before = self.membership.beat_of(sender) if self.membership.is_heard(sender, turn.now.boot_us) else None
+        before, silent = self.membership.beat_of(sender), not self.membership.is_heard(sender, turn.now.boot_us)
         if beat.profile.node_id != sender or not self.membership.heartbeat(beat, turn.now.boot_us):
             return
         self._learn_endpoint(sender, beat.profile.endpoint)
-        if self.leading and self._leading and (before is None or before.profile.session != beat.profile.session):
-            self._leading.heard_again(sender, turn)
+        anew = before is None or before.profile.session != beat.profile.session
+        if self.leading and self._leading and (silent or anew):
+            self._leading.heard_again(sender, turn, anew=anew)
         if beat.leader == sender and self.may_command(sender) and beat.fence >= self.runner.fence:
             self._settings.vocabulary.refuse_newer(beat.protocol)
             self._leader_hint = sender

@@ -300,8 +300,14 @@ class Dispatch:
         pending = self._pending.get((execution_id, stop))
         return pending is not None and pending.due_boot_us == due_boot_us
 
-    def heard_again(self, node_id: str, turn: Turn) -> None:
-        """An agent is back: what it has not answered is repeated now, and as often as at first."""
+    def heard_again(self, node_id: str, turn: Turn, *, anew: bool) -> None:
+        """An agent is back: what it has not answered is repeated now, and as often as at first. `anew`: it has started
+        anew, and fires what its last start has accepted only when it is asked once more."""
+        if anew:
+            for execution in self._state.open.values():
+                armed = execution.status is Status.ARMED and not execution.stop
+                if armed and execution.node_id == node_id and (execution.id, False) not in self._pending:
+                    self._expect(execution, stop=False, turn=turn)
         for pending in self._pending.values():
             if pending.node_id == node_id and pending.due_boot_us > turn.now.boot_us:
                 pending.delay_us, pending.due_boot_us = RESEND_MIN_US, turn.now.boot_us

@@ -142,6 +142,8 @@ class Leading:
         """A Config entry of ours is on its way."""
 
     def _start_of(self, node_id: str) -> str:
+        if node_id == self._settings.node_id:
+            return self._settings.start_id
         beat = self._membership.beat_of(node_id)
         return beat.profile.start_id if beat else ""
 
@@ -441,9 +443,9 @@ class Leading:
         """Answers to orders."""
         self._results += [("", bounded(item)) for item in self._dispatch.run_ack(sender, message, turn)]
 
-    def heard_again(self, node_id: str, turn: Turn) -> None:
-        """A member that was silent, or has started anew, speaks."""
-        self._dispatch.heard_again(node_id, turn)
+    def heard_again(self, node_id: str, turn: Turn, *, anew: bool) -> None:
+        """A member that was silent, or has started `anew`, speaks."""
+        self._dispatch.heard_again(node_id, turn, anew=anew)
 
     def stop_ack(self, sender: str, message: StopAck) -> None:
         """Answers to stops."""

@@ -159,6 +159,9 @@ class Runner:
         self.leader = ""
         """Whom results go to; the agent keeps it current."""
         self._due: list[tuple[int, str]] = []
+        self._unconfirmed: set[str] = set()
+        """Accepted by an earlier session: a copy of this directory may hold them, too, so they fire only once a leader
+        has ordered them of this start; at their start_by it is too late."""
         self._waiting: deque[str] = deque()
         self._busy = 0
         self._deadlines: list[tuple[int, str, bool]] = []
@@ -169,7 +172,7 @@ class Runner:
         self.more = False
 
     def resume(self, turn: Turn, *, disown: bool = False) -> None:
-        """Take up what earlier sessions left: adopt processes, wait for a leader's stamp with the rest. `disown`: what
+        """Take up what earlier sessions left: adopt processes, wait for a leader's word with the rest. `disown`: what
         has not started is dropped, because the cluster is about to record it as lost (recover, --adopt-data-dir)."""
         if disown:
             dropped = tuple(id_ for id_, seen in self._seen.items() if seen.state == "accepted")
@@ -181,7 +184,8 @@ class Runner:
                 self._busy += 1
                 turn.at_once(AdoptProcess(seen.execution_id, seen.pid, seen.process_start))
             elif seen.state == "accepted" and seen.order:
-                heapq.heappush(self._due, (seen.order.due_cluster_us, seen.execution_id))
+                self._unconfirmed.add(seen.execution_id)
+                heapq.heappush(self._due, (seen.start_by_cluster_us, seen.execution_id))
             elif seen.result and not seen.acknowledged:
                 self._outbox[seen.execution_id] = seen
             elif seen.acknowledged:
@@ -252,9 +256,9 @@ class Runner:
 
     def _accept(self, order: Order, given: dict[str, Spec], turn: Turn) -> Ack:
         seen = self._seen.get(order.execution_id)
-        if seen is not None:
+        if seen is not None and (seen.state != "accepted" or self._is_confirmed(order)):
             return Ack(execution_id=order.execution_id, state="known", known=seen.state)
-        if order.start_id not in ("", self.start_id):
+        if seen is not None or order.start_id not in ("", self.start_id):
             return Ack(execution_id=order.execution_id, state="not_now", mark_cluster_us=self._mark_cluster_us)
         if order.start_by_cluster_us <= self._mark_cluster_us:
             return self._decline(order, "late", turn)
@@ -270,6 +274,16 @@ class Runner:
         )
         heapq.heappush(self._due, (order.due_cluster_us, order.execution_id))
         return Ack(execution_id=order.execution_id, state="accepted")
+
+    def _is_confirmed(self, order: Order) -> bool:
+        """Whether an accepted order holds in this session: given in it, or ordered again of this very start."""
+        if order.execution_id not in self._unconfirmed:
+            return True
+        if order.start_id != self.start_id:
+            return False
+        self._unconfirmed.discard(order.execution_id)
+        heapq.heappush(self._due, (order.due_cluster_us, order.execution_id))
+        return True
 
     def _decline(self, order: Order, state: Literal["late"], turn: Turn) -> Ack:
         answer: AckState = state

@@ -939,28 +939,31 @@ def test_an_agent_that_starts_again_at_once_is_no_copy() -> None:
     at_end(world)
 
 
+def let_hear(copied: Host, leader: Host) -> None:
+    """Nobody lets it in, but it knows where the others are, and hears what they publish."""
+    world = leader.world
+    world.cuts |= {(copied, host) for host in world.hosts if host is not copied}
+    welcome = messages.Welcome(
+        profile=leader.agent.profile,
+        cluster=leader.agent.cluster,
+        generation=0,
+        roster_index=leader.agent.state.roster_index + 1,
+        members=leader.agent.roster(),
+        leader=leader.node_id,
+    )
+    copied.give(KnockAnswered(leader.endpoint.host, leader.endpoint.gate_port, welcome))
+
+
 def test_a_copy_that_hears_the_orders_obeys_none() -> None:
     """Nobody lets it in, but it knows where the others are and hears what they publish: an order names the start of the
     agent that it is for."""
     world = grown(68)
     original, leader = follower(world), led(world)
     copied = world.add({"role": "web"})
-    world.cuts |= {(copied, host) for host in world.hosts}
     copied.copy_of(original)
     copied.start()
     put(world, "everywhere", concurrency="allow")
-    members = leader.agent.roster()
-    profile = leader.agent.profile
-    index = leader.agent.state.roster_index + 1
-    welcome = messages.Welcome(
-        profile=profile,
-        cluster=leader.agent.cluster,
-        generation=0,
-        roster_index=index,
-        members=members,
-        leader=leader.node_id,
-    )
-    copied.give(KnockAnswered(leader.endpoint.host, leader.endpoint.gate_port, welcome))
+    let_hear(copied, leader)
     before = len(world.starts)
     heard: list[messages.Ack] = []
 
@@ -976,6 +979,63 @@ def test_a_copy_that_hears_the_orders_obeys_none() -> None:
     assert len(world.starts) > before
     copied.crash()
     world.hosts.remove(copied)
+    at_end(world)
+
+
+def armed_at(host: Host) -> set[str]:
+    """What its disk says it has accepted and not started."""
+    return {str(id_) for id_, row in host.disk.tables["seen"].items() if row.state == "accepted"}  # type: ignore[union-attr]
+
+
+def test_a_copy_made_while_orders_are_armed_starts_none_of_them() -> None:
+    """They stand in it as accepted, and the leader's stamps tell it when: but it is not its start that is asked."""
+    world, original, copied = original_and_copy(69)
+    assert world.run_until(lambda: len(armed_at(original)) > 1, 3)
+    copied.copy_of(original)
+    armed = armed_at(copied)
+    copied.start()
+    let_hear(copied, led(world))
+    assert world.run_until(lambda: copied.agent.clock.running, 1), "it hears nobody"
+    world.run_for(5)
+    assert all(world.starts[one] == 1 for one in armed)
+    copied.crash()
+    world.hosts.remove(copied)
+    at_end(world)
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_an_agent_that_starts_anew_fires_what_it_had_accepted_on_time(hosts: int) -> None:
+    """The leader asks its new start once it hears of it; one that is alone asks itself."""
+    world = grown(70, hosts)
+    target = led(world) if hosts == 1 else follower(world)
+    put(world, "tick", "*/5 * * * * *", tags={"at": str(target.number)}, concurrency="allow")
+    for _ in range(3):
+        assert world.run_until(lambda: bool(armed_at(target)), 6)
+        armed = armed_at(target)
+        target.crash()
+        world.run_for(0.5)
+        target.start()
+        world.run_for(4)
+        assert all(world.late_us[one] < 50_000 for one in armed), "late"
+    at_end(world)
+
+
+@pytest.mark.parametrize("away_s", [4.2, 9])
+def test_an_agent_that_comes_back_too_late_for_what_it_had_accepted_says_so(away_s: float) -> None:
+    """After start_by nothing is fired, asked again or not; also where it was recorded as lost meanwhile."""
+    world = grown(71)
+    target = follower(world)
+    uid = put(world, "tick", "*/30 * * * * *", tags={"at": str(target.number)}, start_deadline_us=2 * SECOND_US)
+    assert world.run_until(lambda: bool(armed_at(target)), 31)
+    (armed,) = armed_at(target)
+    world.run_for(1.5)
+    target.crash()
+    world.run_for(away_s)
+    target.start()
+    world.run_for(3)
+    (record,) = [one for one in runs_of(world, uid) if one.id == armed]
+    assert (record.status, record.reason[:24]) == (Status.SKIPPED, "late: the agent was away")
+    assert armed not in world.starts
     at_end(world)
 
 

@@ -127,14 +127,33 @@ def test_what_was_accepted_fires_after_a_restart(hand: Hand) -> None:
     assert hand.starts == ["x"]
 
 
+def test_what_was_accepted_fires_only_once_this_very_start_is_asked(hand: Hand) -> None:
+    """A copy of the directory has accepted it, too, and hears the leader's stamps; the leader speaks to one start."""
+    hand.run(order(due=10))
+    hand.start()
+    hand.runner.start_id = "this"
+    hand.advance_to(20)
+    assert hand.run(order("y", due=100)) == [("accepted", "")]
+    for other in ("", "another"):
+        assert hand.run(order(due=10, start_id=other)) == [("not_now", "")]
+    assert hand.starts == []
+    assert hand.run(order(due=10, start_id="this")) == [("known", "accepted")]
+    assert hand.starts == ["x"]
+    assert hand.run(order(due=10, start_id="another")) == [("known", "starting")]
+
+
 def test_after_a_restart_start_by_holds_again(hand: Hand) -> None:
     """Accepted, then away: it may have been forgotten by the leader, so it says that it never started."""
     hand.run(order("x", due=10, start_by=120))
     hand.start()
+    hand.run(order("y", due=130, start_by=300))
+    hand.advance_to(119)
+    assert hand.knows("x") == "accepted"
     hand.advance_to(121)
-    hand.run(order("y", due=121, start_by=300))
+    assert hand.run(order("x", due=10, start_by=120)) == [("known", "ended")]
+    hand.advance_to(131)
     assert hand.starts == ["y"]
-    assert hand.outcomes == [("x", "skipped", "late: the agent was away")]
+    assert hand.outcomes[0] == ("x", "skipped", "late: the agent was away")
 
 
 def test_what_waited_for_a_slot_waits_again() -> None:
