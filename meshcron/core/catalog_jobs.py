@@ -96,7 +96,7 @@ class Jobs:
     def forget(self, state: JobState) -> None:
         """Nothing of a deleted job is open any more."""
         self._state.hidden.pop(state.uid, None)
-        revisions = [key for key in self._state.revisions if key[0] == state.uid]
+        revisions = sorted(key for key in self._state.revisions if key[0] == state.uid)
         for key in revisions:
             del self._state.revisions[key]
         keys: tuple[tuple[int, int], ...] = (*revisions, (state.uid, state.revision))
