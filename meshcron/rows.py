@@ -145,6 +145,8 @@ class MarkRow(Struct, frozen=True):
     cluster_us: int
     generation: int
     term: int
+    cluster: str = ""
+    """In which cluster; "" = none that it was told of."""
 
 
 Table = Literal["jobs", "job_states", "executions", "owed", "members", "tokens", "calls", "seen", "specs", "meta"]

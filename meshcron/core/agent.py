@@ -271,7 +271,7 @@ class Agent:
         self._led_boot_us = now.boot_us
         self.membership.start(now.boot_us)
         self._admission.start(now.boot_us)
-        self.runner.enter(max(self.state.generation, self._settings.generation), turn)
+        self.runner.enter(self.state.cluster, max(self.state.generation, self._settings.generation), turn)
         self.runner.resume(turn, disown=bool(self._settings.generation))
         if self._is_recovering():
             self.ledger.recover()
@@ -817,7 +817,7 @@ class Agent:
             self._start_over("this cluster was recovered without this agent", turn)
             return
         turn.at_once(Alarm("recovered", f"this cluster was recovered (generation {number}): this agent follows"))
-        self.runner.enter(generation, turn)
+        self.runner.enter(self.cluster, generation, turn)
         if self._news is not None:
             self._news = replace(self._news, roster_index=OUTLIVED_ROSTER)
 
@@ -827,7 +827,7 @@ class Agent:
         if self.cluster:
             self._outlived(welcome.generation, turn)
         else:
-            self.runner.enter(welcome.generation, turn)
+            self.runner.enter(welcome.cluster, welcome.generation, turn)
         if self._over or welcome.generation < self.generation:
             return
         self._learn_endpoint(welcome.profile.node_id, welcome.profile.endpoint)

@@ -155,6 +155,7 @@ class Runner:
         self._specs_boot_us = 0
         self._fence = Fence(loaded.mark.generation, loaded.mark.term)
         self._mark_cluster_us = loaded.mark.cluster_us
+        self._cluster = loaded.mark.cluster
         self._clock = clock
         self.leader = ""
         """Whom results go to; the agent keeps it current."""
@@ -242,8 +243,15 @@ class Runner:
             turn.after_writes(Send(sender, RunAck(self._fence, acks)))
             self._fire(turn)
 
-    def enter(self, generation: int, turn: Turn) -> None:
-        """Orders of lower generations are stale from here on, also after a restart."""
+    def enter(self, cluster: str, generation: int, turn: Turn) -> None:
+        """Orders of lower generations are stale from here on, also after a restart. Fence and mark are those of a
+        cluster: in another one than before they begin anew (PROTOCOL 6); copies of the old one's orders name an earlier
+        start of this agent, which alone keeps them from being obeyed."""
+        if cluster not in ("", self._cluster):
+            if self._cluster:
+                self._fence, self._mark_cluster_us = Fence(), 0
+            self._cluster = cluster
+            turn.write(self._mark_row())
         self._obey(Fence(generation, 0), turn)
 
     def _obey(self, fence: Fence, turn: Turn) -> None:
@@ -252,7 +260,7 @@ class Runner:
             turn.write(self._mark_row())
 
     def _mark_row(self) -> MarkRow:
-        return MarkRow(self._mark_cluster_us, self._fence.generation, self._fence.term)
+        return MarkRow(self._mark_cluster_us, self._fence.generation, self._fence.term, self._cluster)
 
     def _accept(self, order: Order, given: dict[str, Spec], turn: Turn) -> Ack:
         seen = self._seen.get(order.execution_id)

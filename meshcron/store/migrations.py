@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-VERSION = 4
+VERSION = 5
 """Of schema.sql, in PRAGMA user_version."""
 
 
@@ -39,7 +39,18 @@ def _calls(connection: sqlite3.Connection) -> None:
     )
 
 
-STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys, 3: _calls}
+def _mark_cluster(connection: sqlite3.Connection) -> None:
+    """4 -> 5: a mark names the cluster that it is of."""
+    old = connection.execute("SELECT id, cluster_us, generation, term FROM mark").fetchall()
+    connection.execute("DROP TABLE mark")
+    connection.execute(
+        "CREATE TABLE mark ( id INTEGER PRIMARY KEY, cluster_us INTEGER NOT NULL, generation INTEGER NOT NULL, "
+        "term INTEGER NOT NULL, cluster TEXT NOT NULL DEFAULT '' )"
+    )
+    connection.executemany("INSERT INTO mark (id, cluster_us, generation, term) VALUES (?, ?, ?, ?)", old)
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys, 3: _calls, 4: _mark_cluster}
 
 
 def migrate(connection: sqlite3.Connection) -> None:

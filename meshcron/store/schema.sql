@@ -1,8 +1,11 @@
--- Version 4 of the database. Times are integers in microseconds; booleans are 0 and 1.
+-- Version 5 of the database. Times are integers in microseconds; booleans are 0 and 1.
 
 -- This agent's own: never part of a snapshot.
 CREATE TABLE ballot (id INTEGER PRIMARY KEY, term INTEGER NOT NULL, voted_for TEXT NOT NULL);
-CREATE TABLE mark (id INTEGER PRIMARY KEY, cluster_us INTEGER NOT NULL, generation INTEGER NOT NULL, term INTEGER NOT NULL);
+CREATE TABLE mark (
+    id INTEGER PRIMARY KEY, cluster_us INTEGER NOT NULL, generation INTEGER NOT NULL, term INTEGER NOT NULL,
+    cluster TEXT NOT NULL DEFAULT ''
+);
 CREATE TABLE seen (
     execution_id TEXT PRIMARY KEY, state TEXT NOT NULL, session INTEGER NOT NULL, start_by_cluster_us INTEGER NOT NULL,
     pid INTEGER NOT NULL, process_start INTEGER NOT NULL, started_wall_us INTEGER NOT NULL,

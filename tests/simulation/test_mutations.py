@@ -359,6 +359,15 @@ MUTATIONS = (
         "leader expected",
     ),
     Mutation(
+        "a fence is of one cluster",
+        runner.Runner,
+        "enter",
+        "if self._cluster:",
+        "if False:",
+        scripts.test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own,
+        "no order is obeyed",
+    ),
+    Mutation(
         "a hand-over holds down",
         catalog_members.Members,
         "hand_over",

@@ -1211,6 +1211,40 @@ def test_a_worker_that_heard_nothing_of_the_end_of_its_cluster_follows() -> None
     at_end(world)
 
 
+def test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own() -> None:
+    """All others were installed anew: the terms of the new cluster begin at 1, and what was obeyed in the old one says
+    nothing there. Nor do the clocks: the old one was an hour ahead."""
+    world = Cluster(76)
+    for at in range(3):
+        world.add({"at": str(at)}).wall_shift_us += 3_600 * SECOND_US
+    worker = world.add({"role": "worker"}, eligible=False)
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    for _ in range(3):
+        old = led(world)
+        old.crash()
+        world.run_for(3)
+        old.start()
+        world.run_for(3)
+    put(world, "tick", tags={"role": "worker"}, concurrency="allow")
+    world.run_for(4)
+    assert worker.agent.runner.fence.term > 2
+    for host in world.hosts:
+        host.crash()
+        if host is not worker:
+            host.wipe()
+            host.wall_shift_us -= 3_600 * SECOND_US
+    for host in world.hosts:
+        host.start()
+    voters_are(world, 3)
+    uid = put(world, "tock", tags={"role": "worker"}, concurrency="allow")
+    world.run_for(6)
+    assert led(world).agent.ledger.term <= 2
+    assert [one for one in runs_of(world, uid) if one.status is Status.SUCCESS], "no order is obeyed"
+    at_end(world)
+
+
 def test_a_worker_cut_off_stays_with_its_cluster() -> None:
     """Another cluster of its key answers, and its own is silent: it was not dissolved, so it waits."""
     world = Cluster(53)

@@ -59,9 +59,10 @@ class Disk:
                 assert row.term > before.term or again, f"2: a second vote in term {row.term}"
                 self.ballot = row
             case rows.MarkRow():
-                assert row.cluster_us >= self.mark.cluster_us, "the mark of cluster time fell"
                 fence, old = (row.generation, row.term), (self.mark.generation, self.mark.term)
-                assert fence >= old, "9: the fence fell"
+                if self.mark.cluster in ("", row.cluster):
+                    assert row.cluster_us >= self.mark.cluster_us, "the mark of cluster time fell"
+                    assert fence >= old, "9: the fence fell"
                 self.mark = row
             case rows.MetaRow():
                 self.tables["meta"][row.key] = row

@@ -95,6 +95,24 @@ def test_an_order_below_the_fence_is_stale(hand: Hand) -> None:
     assert hand.run(order("y"), fence=Fence(1, 0)) == [("accepted", "")]
 
 
+def test_fence_and_mark_are_those_of_one_cluster(hand: Hand) -> None:
+    """In another one both begin anew, also after a restart; in the same one neither falls."""
+    hand.do(lambda turn: hand.runner.enter("old", 0, turn))
+    hand.run(order("x"), fence=Fence(0, 9))
+    hand.stop("y", start_by=1, fence=Fence(0, 9))
+    hand.advance_to(10)
+    assert hand.runner.mark_cluster_us > 0
+    hand.start()
+    hand.do(lambda turn: hand.runner.enter("old", 0, turn))
+    assert (hand.runner.fence, hand.runner.mark_cluster_us > 0) == (Fence(0, 9), True)
+    hand.start()
+    hand.do(lambda turn: hand.runner.enter("new", 0, turn))
+    for _ in range(2):
+        assert (hand.runner.fence, hand.runner.mark_cluster_us) == (Fence(0, 0), 0)
+        hand.start()
+    assert hand.run(order("z"), fence=Fence(0, 1)) == [("accepted", "")]
+
+
 def test_the_fence_outlives_a_restart(hand: Hand) -> None:
     """It is durable with the order that raised it."""
     hand.run(order("x"), fence=Fence(0, 5))

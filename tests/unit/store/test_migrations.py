@@ -20,6 +20,7 @@ VERSION_1 = (
         "kind TEXT NOT NULL,\n    answer TEXT NOT NULL\n);",
         "",
     )
+    .replace("term INTEGER NOT NULL,\n    cluster TEXT NOT NULL DEFAULT ''", "term INTEGER NOT NULL")
     .replace(
         "CREATE TABLE log_base (id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL, crc INTEGER);", ""
     )
@@ -38,6 +39,7 @@ def old_database(path: Path, rows: list[Any]) -> None:
     connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?)", [(r.index, r.term, r.crc, r.body) for r in rows])
     connection.execute("INSERT INTO meta VALUES ('applied', '7')")
     connection.execute("INSERT INTO members VALUES ('n', 'one', 1, 100, 1)")
+    connection.execute("INSERT INTO mark VALUES (1, 5, 0, 3)")
     connection.close()
 
 
@@ -59,6 +61,7 @@ def test_a_database_of_version_1_is_opened(tmp_path: Path, build: Any, cut: int,
         assert database.reader.execute("SELECT value FROM meta").fetchall() == [("7",)]
         assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1, 0)]
         assert database.reader.execute("SELECT * FROM calls").fetchall() == []
+        assert database.reader.execute("SELECT * FROM mark").fetchall() == [(1, 5, 0, 3, "")]
         fresh = sqlite3.connect(":memory:")
         fresh.executescript(schema())
         assert structure(database.reader) == structure(fresh)
