@@ -221,7 +221,7 @@ MUTATIONS = (
         "turn.after_writes(Send(sender, RunAck(self._fence, acks)))",
         "turn.at_once(Send(sender, RunAck(self._fence, acks)))",
         scripts.test_an_agent_that_crashes_after_each_step_of_a_run_starts_it_once,
-        "RunAck",
+        "accepts before it is written down",
     ),
     Mutation(
         "the mark T",
@@ -374,7 +374,7 @@ MUTATIONS = (
         "self._state.hand_over = entry.cluster_us, hold_us",
         "self._state.hand_over = 0, 0",
         scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
-        "15",
+        "15|5: entry .* came to other rows",
     ),
     Mutation(
         "who has lost what it acknowledged is told",

@@ -705,6 +705,7 @@ def test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat() -> Non
         assert gone in led(world).agent.ledger.voters, "its seat is another matter"
         assert world.run_until(lambda: led(world).agent.ledger.voters == {one.node_id for one in world.hosts}, 30)
         single_steps(world)
+        world.run_for(START_BY_S)
         at_end(world)
 
 

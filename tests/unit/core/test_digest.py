@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from meshcron.core import digest
@@ -12,7 +14,7 @@ from meshcron.rows import MetaRow, Row
 A, B, C = (MetaRow("key", value) for value in "abc")
 
 
-def fed(*entries: list[Row], build: str = "1") -> Digest:
+def fed(*entries: Sequence[Row], build: str = "1") -> Digest:
     """One that has seen these entries, the first of index 1."""
     one = Digest(build, {}, 0)
     for index, rows in enumerate(entries, 1):
