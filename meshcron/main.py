@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ from tornado.netutil import bind_sockets
 
 from meshcron import __version__
 from meshcron.api.app import Api, make_app
+from meshcron.api.inside import ask_inside
 from meshcron.api.server import ApiServer, serve_on
 from meshcron.api.settings import ApiSettings, allowed_hosts
 from meshcron.commands import PutToken
@@ -36,7 +38,7 @@ from meshcron.model import SECOND_US, Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key, new_curve_pair
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
-from meshcron.runtime.calls import Answered
+from meshcron.runtime.calls import ANSWER_BYTES_MAX, Answered
 from meshcron.runtime.credentials import (
     ADMIN_FILE,
     LOCAL_FILE,
@@ -47,7 +49,7 @@ from meshcron.runtime.credentials import (
     write_private,
 )
 from meshcron.runtime.driver import Driver, Passing
-from meshcron.runtime.elsewhere import Answering, OtherAgents, ReadOutput
+from meshcron.runtime.elsewhere import Answering, OtherAgents, OwnApi, ReadOutput
 from meshcron.runtime.failpoint import failpoint
 from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
@@ -237,7 +239,7 @@ class Process:
                 self._reload(driver)
             standing, app = self._api(agent, driver, processes, key, mesh)
             server = serve_on(app, sockets, secured)
-            self._answering = Answering(agent, read_output(processes), self._url(server.port), self._passing_secret)
+            self._answering = Answering(agent, read_output(processes), own_api(app), self._passing_secret)
             port = server.port
             await self._ready(agent, driver, standing, local, lambda: self._announce(port, endpoint))
             drop_markers(self._folder)
@@ -512,6 +514,11 @@ def drop_markers(folder: Path) -> None:
     """The agent is what it seemed to be: what an earlier start left for this one is done."""
     for name in (RECOVERED_FILE, COPY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def own_api(app: Api) -> OwnApi:
+    """This agent's API, for what others pass on to it."""
+    return partial(ask_inside, app, most=ANSWER_BYTES_MAX)
 
 
 def read_output(processes: Processes) -> ReadOutput:

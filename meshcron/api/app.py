@@ -18,6 +18,7 @@ from meshcron.api.auth import Gate
 from meshcron.api.bodies import printable
 from meshcron.api.context import Context, Refusal
 from meshcron.api.handler import JSON_HEADER
+from meshcron.api.inside import Inside
 from meshcron.api.intake import Intake
 from meshcron.api.router import Route, Router
 from meshcron.api.settings import ApiSettings
@@ -115,7 +116,7 @@ class Api(Application):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Every request comes in here."""
-        assert isinstance(request_conn, HTTP1Connection)  # ours: serve() speaks HTTP/1 only
+        assert isinstance(request_conn, HTTP1Connection | Inside)  # ours: serve() speaks HTTP/1 only
         return Intake(self, server_conn, request_conn)
 
     def log_request(self, handler: RequestHandler) -> None:

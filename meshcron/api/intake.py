@@ -10,7 +10,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tornado.http1connection import HTTP1Connection
 from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
@@ -28,7 +27,10 @@ from meshcron.errors import InvalidRequest, MeshcronError, TooLarge
 from meshcron.service import VIA_HEADER
 
 if TYPE_CHECKING:
+    from tornado.http1connection import HTTP1Connection
+
     from meshcron.api.app import Api
+    from meshcron.api.inside import Inside
 
 DRAIN_BYTES_MAX = 1024**3
 """Most that is read and dropped of a refused body. It costs no memory; who has more to send is cut off."""
@@ -40,7 +42,7 @@ DRAIN_SECONDS = 5.0
 class Intake(HTTPMessageDelegate):
     """One request from its first header to its handler."""
 
-    def __init__(self, api: Api, server_connection: object, connection: HTTP1Connection) -> None:
+    def __init__(self, api: Api, server_connection: object, connection: HTTP1Connection | Inside) -> None:
         self._api = api
         self._server_connection = server_connection
         self._connection = connection

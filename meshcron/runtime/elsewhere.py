@@ -1,16 +1,14 @@
 """What other agents answer for this one, and what this one answers for them.
 
-A request travels as it came, token included, and is put to the other agent's own API over loopback: one way in, one
-place where rights are checked.
+A request travels as it came, token included, and is put to the other agent's own API: one way in, one place where
+rights are checked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from collections.abc import Awaitable, Callable, Mapping
 
 from meshcron.core.agent import Agent
 from meshcron.errors import NoLeader
@@ -36,6 +34,9 @@ HOP_HEADERS = frozenset({"date", "server", "content-length", "connection", "tran
 
 ReadOutput = Callable[[str, int, int], OutputChunk]
 """(execution id, offset, most bytes) -> a piece of output that lies on this machine."""
+
+OwnApi = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Told | None]]
+"""(method, uri, headers, body) -> what this agent's API answers to that request; None = more than fits into a call."""
 
 
 class OtherAgents:
@@ -101,35 +102,28 @@ class OtherAgents:
 class Answering:
     """The answering side."""
 
-    def __init__(self, agent: Agent, read_output: ReadOutput, url: str, secret: str) -> None:
-        """`url`: of this agent's own API; `secret`: what tells it that a request was passed on (VIA_HEADER)."""
+    def __init__(self, agent: Agent, read_output: ReadOutput, own_api: OwnApi, secret: str) -> None:
+        """`secret`: what tells the API that a request was passed on (VIA_HEADER)."""
         self._agent = agent
         self._read_output = read_output
-        self._url = url
+        self._own_api = own_api
         self._secret = secret
 
     async def __call__(self, sender: str, call: Call) -> Answered:
         """What `sender` asks, for itself or for somebody at its API."""
         if call.method == OUTPUT:
             return self._output(sender, call)
-        headers = {**call.headers, VIA_HEADER: f"{self._secret} {sender}"}
-        body = b"".join(call.payload)
-        request = HTTPRequest(
-            self._url + call.path,
-            method=call.method,
-            headers=headers,
-            body=body if body or call.method in {"POST", "PUT", "PATCH"} else None,
-            allow_nonstandard_methods=True,
-            request_timeout=REQUEST_SECONDS,
-            follow_redirects=False,
-            validate_cert=False,  # loopback, to ourselves
-            decompress_response=False,
-        )
-        response = await AsyncHTTPClient().fetch(request, raise_error=False)
-        own = {name: value for name, value in response.headers.get_all() if name.lower() not in HOP_HEADERS}
-        if response.code == 599:  # tornado's number for: no answer at all
+        given = {name: value for name, value in call.headers.items() if name.lower() != VIA_HEADER.lower()}
+        headers = {**given, VIA_HEADER: f"{self._secret} {sender}"}
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                told = await self._own_api(call.method, call.path, headers, b"".join(call.payload))
+        except TimeoutError:
             return _failed("this agent's own API did not answer")
-        return Answered(response.code, own, response.body or b"", self._agent.state.applied[0])
+        if told is None:
+            return _failed("this agent's own API answered more than fits into a call")
+        own = {name: value for name, value in told.headers.items() if name.lower() not in HOP_HEADERS}
+        return Answered(told.status, own, told.body, self._agent.state.applied[0])
 
     def _output(self, sender: str, call: Call) -> Answered:
         """Only one that may hold the log has checked who wants to read."""

@@ -35,6 +35,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     """The rate after a warm-up, at the leader; every answered job is there. Then at another agent, which passes each
     request on."""
     through: Report | None = None
+    shares: list[float] = []
     with bench.running("http-post") as cluster:
         agent = cluster.entrance
         length = len(
@@ -45,7 +46,10 @@ def measure(bench: Bench) -> Iterator[Figure]:
         used_us = (cpu_ns(agent.pid) - before) / 1e3 / report.sent
         stored = int(agent.call("GET", "/v1/")["mesh"]["jobs"]) - 1
         for other in cluster.others(agent)[:1]:
+            both = agent, other
+            before_us = [cpu_ns(one.pid) / 1e3 for one in both]
             through = post(other.port, other.token, LIMIT_SECONDS, first=report.sent)
+            shares = [(cpu_ns(one.pid) / 1e3 - us) / through.sent for one, us in zip(both, before_us, strict=True)]
     with bare_tornado(length) as (port, _):
         limit = post(port, "", LIMIT_SECONDS)
     # The last request of each client may have been cut off before or after its write.
@@ -61,4 +65,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     )
     if through is not None:
         latency = milliseconds([through.p50_s, through.p99_s])
-        yield Figure("- at an agent that does not lead", f"{per_second(through.per_second)}, p50 / p99 {latency}")
+        cost = "the leader {:.0f} us CPU each, that agent {:.0f}".format(*shares)
+        yield Figure(
+            "- at an agent that does not lead", f"{per_second(through.per_second)}, p50 / p99 {latency}, {cost}"
+        )

@@ -1,0 +1,81 @@
+"""What an agent answers for others: by its own API, and under whose name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from meshcron.core.agent import Agent
+from meshcron.messages import Call
+from meshcron.runtime import elsewhere
+from meshcron.runtime.elsewhere import Answering
+from meshcron.service import VIA_HEADER, OutputChunk, Told
+
+
+class FakeAgent:
+    """Has applied five entries."""
+
+    class State:
+        applied = (5, 1)
+
+    state = State()
+
+
+class OwnApi:
+    """Answers `told`, or never; knows what it was asked."""
+
+    def __init__(self, told: Told | None, *, mute: bool = False) -> None:
+        self.told = told
+        self.mute = mute
+        self.asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
+
+    async def __call__(self, method: str, uri: str, headers: Mapping[str, str], body: bytes) -> Told | None:
+        self.asked.append((method, uri, headers, body))
+        if self.mute:
+            await asyncio.Event().wait()
+        return self.told
+
+
+def no_output(execution_id: str, offset: int, most: int) -> OutputChunk:
+    raise AssertionError("nobody asked for output")
+
+
+def answer(own_api: OwnApi, headers: dict[str, str] | None = None) -> Any:
+    call = Call(call_id="c", method="POST", path="/v1/jobs", headers=headers or {}, session=1, payload=(b"{", b"}"))
+    answering = Answering(cast(Agent, FakeAgent()), no_output, own_api, "secret")
+    return asyncio.run(answering("node-2", call))
+
+
+def test_a_call_is_put_to_the_own_api() -> None:
+    """As it came, with who passed it on; what each agent says for itself is left out of the answer."""
+    own_api = OwnApi(Told(201, {"ETag": '"1"', "Date": "today", "Server": "meshcron"}, b"done"))
+    told = answer(own_api, {"Authorization": "Bearer x"})
+    assert (told.status, told.headers, told.body, told.applied_index) == (201, {"ETag": '"1"'}, b"done", 5)
+    headers = {"Authorization": "Bearer x", VIA_HEADER: "secret node-2"}
+    assert own_api.asked == [("POST", "/v1/jobs", headers, b"{}")]
+
+
+@pytest.mark.parametrize("name", [VIA_HEADER, VIA_HEADER.lower()])
+def test_nobody_says_himself_who_passed_a_request_on(name: str) -> None:
+    """The sender's own word for it is dropped, however it is written."""
+    own_api = OwnApi(Told(200, {}, b""))
+    answer(own_api, {name: "secret node-3"})
+    assert own_api.asked[0][2] == {VIA_HEADER: "secret node-2"}
+
+
+def test_an_api_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The asker hears so before it gives up itself."""
+    monkeypatch.setattr(elsewhere, "REQUEST_SECONDS", 0.01)
+    told = answer(OwnApi(None, mute=True))
+    assert (told.status, told.headers["Retry-After"]) == (503, "1")
+    assert b"did not answer" in told.body
+
+
+def test_more_than_a_call_carries_is_refused() -> None:
+    """With a reason, instead of silence."""
+    told = answer(OwnApi(None))
+    assert told.status == 503
+    assert b"more than fits" in told.body
