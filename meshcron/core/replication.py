@@ -35,6 +35,9 @@ class Progress(Struct):
     """Our clock when we sent the last append it has answered."""
     heard_boot_us: int = 0
     sent_boot_us: int = 0
+    beat_boot_us: int = 0
+    """The same without entries. An answer to entries waits for the follower's disk, and the lease should not: so one
+    without goes to it every `append_us`, however many with some go besides."""
     told_commit: int = 0
     """Whoever forwarded a write answers it once it knows this: not worth an idle append's time."""
     in_flight: int = 0
@@ -81,7 +84,7 @@ class Replication:
         """On the suspend-counting clock: the next idle append, or the end of the lease."""
         if self._voter.role != "leader":
             return None
-        idle = min((one.sent_boot_us for one in self._progress.values()), default=None)
+        idle = min((min(one.sent_boot_us, one.beat_boot_us) for one in self._progress.values()), default=None)
         wishes = [] if idle is None else [max(now_boot_us, idle + self._voter.timing.append_us)]
         if len(self._voter.voters) > 1:
             wishes.append(self._lease_until_us())
@@ -134,7 +137,7 @@ class Replication:
             idle = now_us - one.sent_boot_us >= voter.timing.append_us
             if one.forgotten_index:
                 if idle:
-                    one.sent_boot_us = now_us
+                    one.sent_boot_us = one.beat_boot_us = now_us
                     turn.at_once(Send(node_id, Forgotten(term=voter.term, match_index=one.forgotten_index)))
                 continue
             if idle:
@@ -153,6 +156,10 @@ class Replication:
                 idle = False
             if idle or voter.commit_index > one.told_commit:
                 self._append(node_id, one, (), turn, cluster_us)
+            elif now_us - one.beat_boot_us >= voter.timing.append_us:
+                sent_boot_us = one.sent_boot_us
+                self._append(node_id, one, (), turn, cluster_us)
+                one.sent_boot_us = sent_boot_us  # it is no sign that what is in flight was not lost
 
     def _lacks_log(self, one: Progress) -> bool:
         return self._voter.log.term_at(one.next_index - 1) is None
@@ -171,6 +178,8 @@ class Replication:
             payload=tuple(row.body for row in rows),
         )
         one.sent_boot_us = turn.now.boot_us
+        if not rows:
+            one.beat_boot_us = turn.now.boot_us
         one.told_commit = voter.commit_index
         one.next_index += len(rows)
         # A leader's Append need not wait for its own write: its own copy counts at Persisted only (PROTOCOL 5).

@@ -655,6 +655,26 @@ def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None
     at_end(world)
 
 
+def test_slow_disks_of_followers_take_no_lease() -> None:
+    """Writes without a pause, and disks that answer after up to 1.5 s: each answer to an entry waits for them. That the
+    leader is heard does not, and it leads on. For ten seconds, with fifty writes a second, every one of them done."""
+    world = grown(28)
+    leader = led(world)
+    term = leader.agent.ledger.term
+    for host in world.hosts:
+        host.slow_disk = host is not leader
+    calls = []
+    for at in range(500):
+        calls.append(world.ask(commands.PutJob(Job(name=f"job{at}", schedule="@manually", command="true"))))
+        world.run_for(0.02)
+        assert world.leader() is leader, world.describe()
+    assert leader.agent.ledger.term == term
+    world.run_for(5)
+    assert all(isinstance(world.answers[call], commands.JobAnswer) for call in calls)
+    assert not world.alarms["stepped_down"]
+    at_end(world)
+
+
 def test_a_minority_decides_nothing() -> None:
     """The leader alone on its side of a cut: it answers that it cannot, and what it wrote last may never be."""
     world = grown(15, 5)
