@@ -22,6 +22,9 @@ KNOCK_MIN_US = SECOND_US // 4
 LOOK_US = SECOND_US
 """How often is asked whether the agents at known addresses are heard."""
 
+KNOCK_BACK_US = SECOND_US // 50
+"""Whom a cluster's gate has told of itself knocks there so soon, if it has not within KNOCK_MIN_US."""
+
 KNOCK_MAX_US = 15 * SECOND_US
 """Between two knocks at a gate that does not lead anywhere: mDNS announces the dead for 75 minutes."""
 
@@ -45,6 +48,7 @@ class Address(Struct):
     node_id: str = ""
     next_boot_us: int = 0
     delay_us: int = KNOCK_MIN_US
+    knocked_boot_us: int = -KNOCK_MIN_US
 
 
 class Admission:
@@ -107,6 +111,7 @@ class Admission:
                 one.next_boot_us, one.delay_us = turn.now.boot_us + LOOK_US, KNOCK_MIN_US
                 continue
             turn.at_once(Knock(host, port, hello))
+            one.knocked_boot_us = turn.now.boot_us
             one.next_boot_us = turn.now.boot_us + one.delay_us
             one.delay_us = min(KNOCK_MAX_US if hello.cluster else SECOND_US, one.delay_us * 2)
         # One that is heard is looked at now and then; whoever falls silent is knocked at from then on.
@@ -133,6 +138,24 @@ class Admission:
     def heard_of_cluster(self, now_boot_us: int) -> None:
         """There is a cluster: form none."""
         self._wait_until_us = now_boot_us + WAIT_US
+
+    def called(self, profile: Profile, now_boot_us: int) -> None:
+        """A cluster knocks at our gate: form none, and knock at its own."""
+        self.heard_of_cluster(now_boot_us)
+        place = profile.endpoint.host, profile.endpoint.gate_port
+        self.learn(*place, profile.node_id, now_boot_us)
+        if known := self._addresses.get(place):
+            soon = max(now_boot_us + KNOCK_BACK_US, known.knocked_boot_us + KNOCK_MIN_US)
+            known.delay_us = KNOCK_MIN_US
+            known.next_boot_us = min(known.next_boot_us, soon)
+            self._knock_boot_us = min(self._knock_boot_us, known.next_boot_us)
+
+    def formed(self, now_boot_us: int) -> None:
+        """We are a cluster: those that looked around with us hear of it now, not when they knock again."""
+        waiting = sorted(self._addresses.values(), key=lambda one: one.next_boot_us)[:NEWCOMERS_KNOCKS_MAX]
+        for one in waiting:
+            one.next_boot_us, one.delay_us = now_boot_us, KNOCK_MIN_US
+        self._knock_boot_us = now_boot_us
 
     def should_form(self, now_boot_us: int) -> bool:
         """Whether this newcomer forms a cluster now: nobody is there to join, and it has the lowest id of those that

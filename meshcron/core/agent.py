@@ -572,6 +572,8 @@ class Agent:
         applied, rows = self._catalog.apply(committed)
         turn.write_all(rows)
         self._digest.add(committed.index, rows)
+        if isinstance(committed.entry, entries.Formed):
+            self._admission.formed(turn.now.boot_us)
         if self.state.dissolved and not self._farewell_boot_us:
             self._farewell_boot_us = turn.now.boot_us + (FAREWELL_US if self._leading is not None else 1)
         if isinstance(committed.entry, entries.Noop | entries.Intents):
@@ -739,10 +741,7 @@ class Agent:
         profile = hello.profile
         if not self.cluster:
             if hello.cluster:
-                self._admission.heard_of_cluster(turn.now.boot_us)
-                self._admission.found(
-                    profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn.now.boot_us
-                )
+                self._admission.called(profile, turn.now.boot_us)
             else:
                 self._admission.heard_newcomer(profile, turn.now.boot_us)
             return

@@ -70,6 +70,9 @@ NAME_SILENCE_US = 30 * SECOND_US
 ADMIT_US = 2 * SECOND_US
 """An admission not seen applied within this is proposed again."""
 
+ADMITS_WAITING_MAX = 64
+"""Newcomers remembered while another one is being admitted; the rest knock again."""
+
 HAND_OVER_STABLE_US = 30 * SECOND_US
 """A voter of higher priority is made way for once it has been heard for so long (PROTOCOL 4)."""
 
@@ -117,6 +120,8 @@ class Leading:
         """Executions that hold a slot here; the agent keeps both current."""
         self._led_boot_us = 0
         self._watched_boot_us = 0
+        self._roster_due_boot_us = 0
+        """When to look who should vote."""
         self._cold = False
         """Some members were never heard since we began to lead, and it is early yet."""
         self._calls: dict[int, Call] = {}
@@ -130,6 +135,8 @@ class Leading:
         self._pruned_boot_us = 0
         self._to_prune: list[int] = []
         self._admitting: dict[str, int] = {}
+        self._to_admit: dict[str, Admit] = {}
+        """Who knocked meanwhile."""
         self._newcomers: dict[str, Profile] = {}
         """What those whom we admitted said of themselves, until they are heard as members."""
         self._stepping = False
@@ -160,6 +167,7 @@ class Leading:
     def begin(self, turn: Turn) -> None:
         """The first entry is applied: act on the state from here on."""
         self.ready = True
+        self._roster_due_boot_us = turn.now.boot_us + WATCH_US // 2
         self._name_candidates(turn)
         self._dispatch.lead(Fence(self._generation, self._ledger.term), turn)
         self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
@@ -178,6 +186,7 @@ class Leading:
         wishes = [self._watched_boot_us + WATCH_US]
         if not self.ready:
             return wishes[0]
+        wishes.append(self._roster_due_boot_us)
         if self._started and not self._ledger.syncing:  # else Persisted will find them
             wishes.append(self._started_boot_us + STARTED_DELAY_US)
         if (repeat := self._dispatch.next_wakeup()) is not None:
@@ -192,11 +201,13 @@ class Leading:
             self._watched_boot_us = max(self._watched_boot_us, turn.now.boot_us - WATCH_US // 2)
             return
         self._dispatch.woke(turn)
+        if turn.now.boot_us >= self._roster_due_boot_us:
+            self._roster_due_boot_us = turn.now.boot_us + WATCH_US
+            self._watch_roster(turn)
         if turn.now.boot_us >= self._watched_boot_us + WATCH_US:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
             self._watch_facts(turn)
-            self._watch_roster(turn)
             self._watch_protocol(turn)
             self._watch_silent(turn)
             self._watch_history(turn)
@@ -311,6 +322,9 @@ class Leading:
             self._reshaping = True
             self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
             return
+        left = (timing.stable_us - one.stable_us for one in health.values() if one.stable_us)
+        growing = (some for some in left if some > 0)
+        self._roster_due_boot_us = turn.now.boot_us + min([WATCH_US, *growing])
         health = {
             one.node_id: health[one.node_id] for one in members.values() if one.node_id in health and one.eligible
         }
@@ -408,6 +422,8 @@ class Leading:
         if self._state.member_of(profile.node_id) or (since and turn.now.boot_us - since < ADMIT_US):
             return
         if any(turn.now.boot_us - at < ADMIT_US for at in self._admitting.values()):
+            if len(self._to_admit) < ADMITS_WAITING_MAX:
+                self._to_admit[profile.node_id] = message
             return  # one at a time: each takes the next number
         replaces = self._silent_holder(profile, turn)
         if replaces is None:
@@ -427,6 +443,11 @@ class Leading:
         self._newcomers = {id_: one for id_, one in unheard.items() if id_ in nodes} | {profile.node_id: profile}
         tokens = (_local_token(message.token, profile),) if message.token else ()
         self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
+
+    def _admit_next(self, turn: Turn) -> None:
+        """Who knocked while another one was being admitted."""
+        while self._to_admit and not self._admitting:
+            self.admit(self._to_admit.pop(next(iter(self._to_admit))), turn)
 
     def _silent_holder(self, profile: Profile, turn: Turn) -> int | None:
         """The number of the silent member whose name a newcomer takes, -1 where the name is free, None = it lives."""
@@ -583,8 +604,10 @@ class Leading:
                 self._admitting.clear()
                 self._restating = False
                 self._name_candidates(turn)
+                self._admit_next(turn)
             case entries.Roster():
                 self._reshaping = False
+                self._roster_due_boot_us = turn.now.boot_us
             case entries.Config():
                 self._upgrading = False
             case entries.HandOver():

@@ -764,7 +764,10 @@ class Cluster:
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
         voters = agent.ledger.voters
-        disks = [*self.lost_disks.items(), *((host.node_id, host.disk) for host in self.hosts)]  # a copy has the same id
+        disks = [
+            *self.lost_disks.items(),
+            *((host.node_id, host.disk) for host in self.hosts),
+        ]  # a copy has the same id
         holders = {node_id for node_id, disk in disks if node_id in voters and _holds(disk, index, term)}
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
 

@@ -19,7 +19,7 @@ from meshcron.core.agent import Agent
 from meshcron.core.events import KnockAnswered, Proposed
 from meshcron.core.fold import Fold
 from meshcron.core.state import JobState
-from meshcron.core.timing import SLOW, Timing
+from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.errors import Conflict
 from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
 
@@ -713,7 +713,7 @@ def test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat() -> Non
     """The old identity keeps its vote until a majority has replaced it; nobody votes in its name."""
     with changed("meshcron.core.roster.DEAD_US", 40 * SECOND_US):
         world = grown(17)
-        put(world, "tick", tags={"role": "web:1"})
+        put(world, "tick", tags={"role": "web:1"}, start_deadline_us=20 * SECOND_US)
         machine = follower(world)
         gone = machine.node_id
         machine.crash()
@@ -1333,6 +1333,42 @@ def single_steps(world: Cluster) -> list[frozenset[str]]:
     return found
 
 
+def started_together(seed: int, hosts: int) -> Cluster:
+    """Nobody forms a cluster before it has looked around; 0.7 s after that each hears all."""
+    world = Cluster(seed, LAN)
+    for at in range(hosts):
+        world.add({"at": str(at)})
+    for host in world.hosts:
+        host.start()
+    world.run_for(1.99)
+    assert world.leader() is None
+    nodes = [host.node_id for host in world.hosts]
+
+    def all_hear_all() -> bool:
+        agents = [(host.agent, host.now()) for host in world.hosts]
+        known = all(len(agent.roster()) == hosts for agent, _ in agents)
+        return known and all(agent.is_heard(one, now) for one in nodes for agent, now in agents)
+
+    assert world.run_until(all_hear_all, 0.71), world.describe()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_three_agents_started_together_are_soon_members_and_voters(seed: int) -> None:
+    """The one that forms calls the others; ten seconds after they were first heard all three vote. No change of who
+    votes waits for a look that comes by chance."""
+    world = started_together(seed, 3)
+    began_us = world.now_us
+    assert world.run_until(lambda: all(len(host.agent.ledger.voters) == 3 for host in world.hosts), 10.1)
+    assert world.now_us - began_us > 9 * SECOND_US, "nobody votes before it was heard for long enough"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_eight_agents_started_together_are_members_as_soon(seed: int) -> None:
+    """They all knock in the same instant and are admitted one after the other, none of them at its next knock."""
+    started_together(seed, 8)
+
+
 def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
     """One change at a time, each committed before the next; ticks go on."""
     world = Cluster(24)
@@ -1352,6 +1388,7 @@ def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
 def test_a_new_member_runs_what_matches_it_before_its_first_beat() -> None:
     """Its tags are known from its knock: a run of the instant in which it is admitted finds it."""
     world = grown(61, 2)
+    world.lasts_us = 2_000
     uid = put(world, "new", "@every 1h", tags={"at": "2"})
     new = world.add({"role": "web", "at": "2"})
     new.start()
