@@ -121,7 +121,7 @@ class Leading:
         self._led_boot_us = 0
         self._watched_boot_us = 0
         self._roster_due_boot_us = 0
-        """When to look who should vote."""
+        """When to look who should vote before the next look at everything; 0 = no earlier."""
         self._cold = False
         """Some members were never heard since we began to lead, and it is early yet."""
         self._calls: dict[int, Call] = {}
@@ -167,7 +167,6 @@ class Leading:
     def begin(self, turn: Turn) -> None:
         """The first entry is applied: act on the state from here on."""
         self.ready = True
-        self._roster_due_boot_us = turn.now.boot_us + WATCH_US // 2
         self._name_candidates(turn)
         self._dispatch.lead(Fence(self._generation, self._ledger.term), turn)
         self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
@@ -186,7 +185,8 @@ class Leading:
         wishes = [self._watched_boot_us + WATCH_US]
         if not self.ready:
             return wishes[0]
-        wishes.append(self._roster_due_boot_us)
+        if self._roster_due_boot_us:
+            wishes.append(self._roster_due_boot_us)
         if self._started and not self._ledger.syncing:  # else Persisted will find them
             wishes.append(self._started_boot_us + STARTED_DELAY_US)
         if (repeat := self._dispatch.next_wakeup()) is not None:
@@ -201,13 +201,13 @@ class Leading:
             self._watched_boot_us = max(self._watched_boot_us, turn.now.boot_us - WATCH_US // 2)
             return
         self._dispatch.woke(turn)
-        if turn.now.boot_us >= self._roster_due_boot_us:
-            self._roster_due_boot_us = turn.now.boot_us + WATCH_US
+        if 0 < self._roster_due_boot_us <= turn.now.boot_us:
             self._watch_roster(turn)
         if turn.now.boot_us >= self._watched_boot_us + WATCH_US:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
             self._watch_facts(turn)
+            self._watch_roster(turn)
             self._watch_protocol(turn)
             self._watch_silent(turn)
             self._watch_history(turn)
@@ -312,6 +312,7 @@ class Leading:
             return
 
     def _watch_roster(self, turn: Turn) -> None:
+        self._roster_due_boot_us = 0
         if self._reshaping or not self._ledger.roster_may_change() or not self._ledger.can_propose(turn.now.boot_us):
             return
         health = self._health(turn)
@@ -323,8 +324,9 @@ class Leading:
             self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
             return
         left = (timing.stable_us - one.stable_us for one in health.values() if one.stable_us)
-        growing = (some for some in left if some > 0)
-        self._roster_due_boot_us = turn.now.boot_us + min([WATCH_US, *growing])
+        soon = min((some for some in left if 0 < some < WATCH_US), default=0)
+        if soon:
+            self._roster_due_boot_us = turn.now.boot_us + soon
         health = {
             one.node_id: health[one.node_id] for one in members.values() if one.node_id in health and one.eligible
         }

@@ -1036,8 +1036,10 @@ def test_an_agent_that_starts_anew_fires_what_it_had_accepted_on_time(hosts: int
     world = grown(70, hosts)
     target = led(world) if hosts == 1 else follower(world)
     put(world, "tick", "*/5 * * * * *", tags={"at": str(target.number)}, concurrency="allow")
+    world.run_for(6)
     for _ in range(3):
-        assert world.run_until(lambda: bool(armed_at(target)), 6)
+        assert world.run_until(lambda: not armed_at(target), 6)
+        assert world.run_until(lambda: bool(armed_at(target)), 6)  # seconds ahead
         armed = armed_at(target)
         target.crash()
         world.run_for(0.5)
