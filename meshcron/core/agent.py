@@ -227,11 +227,11 @@ class Agent:
 
     def _log_holders(self) -> frozenset[str]:
         news = self._newer_news()
-        key = self.state.roster_index, self.ledger.voters, news
+        key = self.state.roster_index, self.ledger.voters, news, self.membership.failed
         if self._holders[0] != key:
             members = self.state.members.values() if news is None else news.members
             voters = self.ledger.voters if news is None else frozenset(one.node_id for one in news.members if one.voter)
-            self._holders = key, log_holders(members, voters)
+            self._holders = key, log_holders(members, voters, self.membership.failed)
         return self._holders[1]
 
     def _may_hold_log(self) -> bool:

@@ -373,7 +373,7 @@ class Leading:
         spoken = [self._settings.vocabulary.protocol]
         if self._upgrading or spoken[0] <= self._state.protocol or not self._ledger.can_propose(turn.now.boot_us):
             return
-        holders = log_holders(self._state.members.values(), self._ledger.voters)
+        holders = log_holders(self._state.members.values(), self._ledger.voters, self._membership.failed)
         members = {member.node_id for member in self._state.members.values()}
         for node_id in (holders | members) - {self._settings.node_id}:
             beat = self._membership.beat_of(node_id)

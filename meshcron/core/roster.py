@@ -43,12 +43,16 @@ class Health(Struct, frozen=True):
     """Entries it lacks; None = it holds no log yet."""
 
 
-def log_holders(members: Collection[Member | MemberInfo], voters: frozenset[str]) -> frozenset[str]:
-    """Node ids of those that hold the log."""
+def log_holders(
+    members: Collection[Member | MemberInfo], voters: frozenset[str], failed: frozenset[str]
+) -> frozenset[str]:
+    """Node ids of those that hold the log. Where a few do, one that has `failed` is no learner while another one can
+    be: a dead one will never vote."""
     eligible = [member for member in members if member.eligible]
     if len(members) <= SMALL:
         return frozenset(member.node_id for member in eligible) | voters
-    spare = sorted((one for one in eligible if one.node_id not in voters), key=lambda one: one.number)
+    others = (one for one in eligible if one.node_id not in voters)
+    spare = sorted(others, key=lambda one: (one.node_id in failed, one.number))
     return voters | {one.node_id for one in spare[:LEARNERS]}
 
 
