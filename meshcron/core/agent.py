@@ -10,7 +10,6 @@ from meshcron.core.admission import Admission, meets, refused
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.copies import Copies, refusal
-from meshcron.core.digest import Digest
 from meshcron.core.effects import Alarm, Answer, Connect, Effect, Halt, Knock, Publish, Send, StartOver
 from meshcron.core.election import Clocks
 from meshcron.core.events import Event
@@ -53,11 +52,6 @@ FAREWELL_US = 3 * SECOND_US
 FORGOTTEN = (
     "this agent's disk has lost entries that it had acknowledged: its database is set aside and it joins anew, under a "
     "new node id; look at the disk"
-)
-
-ODD = (
-    "this agent's rows are not those of the majority of the voters: its database is set aside and it joins anew, under "
-    "a new node id; look at its disk and its memory, and report it"
 )
 
 LEADERLESS_US = 30 * SECOND_US
@@ -108,9 +102,6 @@ class Agent:
             expect=settings.expect,
             eligible=settings.eligible,
         )
-        self._digest = Digest(f"{settings.version}/{settings.vocabulary.protocol}", loaded.meta, self.state.applied[0])
-        self._differing: frozenset[str] = frozenset()
-        """Whose rows are not ours, as an operator was last told."""
         self._copies = Copies(settings.node_id, settings.session, settings.start_id, self.membership)
         self.is_copy = False
         """Another start of this data directory lives, and was there first: this agent ends."""
@@ -457,28 +448,9 @@ class Agent:
             self._protocol_hint = max(self._protocol_hint, beat.protocol)
             if self._leading is None:
                 self.membership.take_verdict(beat.failed)
-                self._digest.asked_index = beat.digest_index
                 self.clock.hear(turn.now, beat.cluster_us)
-        if self._digest.differs_from(beat):
-            self._compare(turn)
         if self.leading and beat.roster_index < self.state.roster_index and sender not in self._log_holders():
             turn.at_once(Send(sender, self._roster_news()))
-
-    def _compare(self, turn: Turn) -> None:
-        """Whether the voters' rows are ours: who is alone with its own begins anew (PROTOCOL 5)."""
-        voters, ours = self.ledger.voters, self.profile
-        beats = [beat for one in sorted(voters) if (beat := self.membership.beat_of(one)) is not None]
-        alike = [
-            beat for beat in beats if (beat.profile.version, beat.profile.protocol) == (ours.version, ours.protocol)
-        ]
-        verdict = self._digest.judge(alike, voters)
-        if verdict.odd and not self._over:
-            turn.at_once(Alarm("rows_differ", ODD))
-            self._start_over("its rows are not those of the others", turn)
-        elif self.leading and not verdict.differ <= self._differing:
-            names = ", ".join(sorted(one.name for one in self.roster() if one.node_id in verdict.differ))
-            turn.at_once(Alarm("rows_differ", f"the rows of {names} are not those of this agent, after the same log"))
-        self._differing |= verdict.differ
 
     def _roster_news(self) -> messages.RosterNews:
         return messages.RosterNews(
@@ -534,8 +506,6 @@ class Agent:
     def _beat(self, turn: Turn) -> None:
         self._beat_boot_us = turn.now.boot_us
         leads = self.leading
-        if leads:
-            self._digest.name_index(turn.now.boot_us)
         others = to_hear(self._settings.node_id, self.roster(), self.leader)
         beat = Heartbeat(
             profile=self.profile,
@@ -545,8 +515,6 @@ class Agent:
             wall_us=turn.now.wall_us,
             running=self.runner.running,
             applied_index=self.state.applied[0],
-            digest_index=self._digest.asked_index,
-            digest=self._digest.told,
             roster_index=max(self.state.roster_index, self._news.roster_index if self._news else 0),
             protocol=self.protocol,
             suspects=self.membership.suspects(others, turn.now.boot_us),
@@ -556,14 +524,10 @@ class Agent:
 
     def _advance(self, turn: Turn) -> None:
         """Apply what is committed; then, as the leader, decide what is due."""
-        written = False
         for _ in range(APPLY_SLICE):
             if not self.ledger.has_committed():
                 break
             self._apply(self.ledger.take_committed(), turn)
-            written = True
-        if written:
-            turn.write(self._digest.row())
         if self._leading is not None:
             self._leading.decide(turn)
         self.ledger.cut(turn)
@@ -571,7 +535,6 @@ class Agent:
     def _apply(self, committed: Committed, turn: Turn) -> None:
         applied, rows = self._catalog.apply(committed)
         turn.write_all(rows)
-        self._digest.add(committed.index, rows)
         if isinstance(committed.entry, entries.Formed):
             self._admission.formed(turn.now.boot_us)
         if self.state.dissolved and not self._farewell_boot_us:
@@ -893,7 +856,6 @@ class Agent:
             return  # what follows it here may be acknowledged and counted (Raft, 7: retain it)
         self._settings.vocabulary.refuse_newer(protocol_of(event.catalog.meta))
         self.state.take(event.catalog)
-        self._digest.load(event.catalog.meta, self.state.applied[0])
         voters = frozenset(one.node_id for one in self.state.members.values() if one.voter)
         self.ledger.installed(event.index, event.term, event.crc, voters)
         turn.install(event.index, event.term, event.crc)

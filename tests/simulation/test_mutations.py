@@ -18,17 +18,7 @@ import test_senders as senders  # type: ignore[import-not-found]
 import test_upgrades as upgrades  # type: ignore[import-not-found]
 from msgspec import Struct
 
-from meshcron.core import (
-    catalog,
-    catalog_members,
-    catalog_ticks,
-    digest,
-    dispatch,
-    leading,
-    membership,
-    replication,
-    runner,
-)
+from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.ledger import Ledger
@@ -402,15 +392,6 @@ MUTATIONS = (
         "heapq.heappush(self._due, (seen.order.due_cluster_us, seen.execution_id))",
         scripts.test_a_copy_made_while_orders_are_armed_starts_none_of_them,
         "6: .* started twice",
-    ),
-    Mutation(
-        "who is alone with its rows begins anew",
-        digest.Digest,
-        "judge",
-        "2 * count > len(voters)",
-        "False",
-        partial(scripts.test_a_voter_that_computes_other_rows_is_set_aside, leads=True),
-        "nobody has noticed",
     ),
     Mutation(
         "an old answer proves no loss",
