@@ -148,7 +148,12 @@ class Agent:
     @property
     def cluster(self) -> str:
         """The cluster's id, "" before this agent is in one."""
-        return self.state.cluster or (self._news.cluster if self._news else "")
+        return self.state.cluster or (self._news.cluster if self._news and not self._is_forming() else "")
+
+    def _is_forming(self) -> bool:
+        """Whether our first entry is on its way to the disk: what another cluster says comes too late to be joined, and
+        a leader of one must not pass for the leader of the other. They meet once both are there."""
+        return self._leading is not None and not self.state.cluster
 
     @property
     def protocol(self) -> int:
@@ -461,7 +466,7 @@ class Agent:
         )
 
     def _take_news(self, news: messages.RosterNews) -> None:
-        if self.cluster not in ("", news.cluster):
+        if self.cluster not in ("", news.cluster) or self._is_forming():
             return
         old = self._news
         if old is None or news.roster_index > old.roster_index:
@@ -592,6 +597,7 @@ class Agent:
             first.append(entries.Recovered(member, until_us, self.generation))
         if not self.state.cluster and not any(isinstance(one, entries.Formed) for one in self.ledger.waiting_entries()):
             first.append(entries.Formed(self._settings.cluster, member, self._settings.tokens))
+            self._news = None
         self._leading.open(turn, first)
 
     def _ourselves(self) -> Member:
@@ -784,7 +790,7 @@ class Agent:
             self._news = replace(self._news, roster_index=OUTLIVED_ROSTER)
 
     def _welcomed(self, welcome: Welcome, turn: Turn) -> None:
-        if self.cluster and welcome.cluster != self.cluster:
+        if self._is_forming() or (self.cluster and welcome.cluster != self.cluster):
             return
         if self.cluster:
             self._outlived(welcome.generation, turn)
