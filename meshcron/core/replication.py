@@ -86,7 +86,7 @@ class Replication:
             return None
         idle = min((min(one.sent_boot_us, one.beat_boot_us) for one in self._progress.values()), default=None)
         wishes = [] if idle is None else [max(now_boot_us, idle + self._voter.timing.append_us)]
-        if len(self._voter.voters) > 1:
+        if self._needs_others():
             wishes.append(self._lease_until_us())
             since = self._voter.syncing_since_us()
             if since is not None:
@@ -100,22 +100,25 @@ class Replication:
             (max(one.acked_sent_us, self._led_boot_us) for id_, one in self._progress.items() if id_ in voter.voters),
             reverse=True,
         )
-        needed = len(voter.voters) // 2  # besides ourselves
+        needed = len(voter.voters) // 2 + (voter.node_id not in voter.voters)  # besides ourselves
         if needed == 0:
             return 1 << 62
         if len(others) < needed:
             return self._led_boot_us + voter.timing.lease_us
         return others[needed - 1] + voter.timing.lease_us
 
+    def _needs_others(self) -> bool:
+        return self._voter.voters != {self._voter.node_id}
+
     def why_step_down(self, turn: Turn) -> str:
         """Why this leader must stop now; "" = it need not. Asked before anything is read from a socket."""
         voter, now_us = self._voter, turn.now.boot_us
         if voter.role != "leader":
             return ""
-        if len(voter.voters) > 1 and now_us > self._lease_until_us():
+        if self._needs_others() and now_us > self._lease_until_us():
             return "no majority has answered within the lease"
         since = voter.syncing_since_us()
-        if since is not None and now_us - since > voter.timing.fsync_us and len(voter.voters) > 1:
+        if since is not None and now_us - since > voter.timing.fsync_us and self._needs_others():
             return "its own disk does not answer"
         if not voter.votes and voter.roster_is_committed():
             return "it is no voter any more"

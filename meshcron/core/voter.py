@@ -85,8 +85,15 @@ class Voter:
 
     @property
     def votes(self) -> bool:
-        """Whether this agent is a voter."""
-        return self.node_id in self.voters
+        """Whether this agent is a voter: in its last roster, or in one that is still in force because no later one is
+        committed. Whoever is being removed may be the only one that can be elected, to commit just that (Ongaro's
+        dissertation, 4.2.2); it counts as none of the majority."""
+        for index, roster in reversed(self.rosters):
+            if self.node_id in roster:
+                return True
+            if index <= self.commit_index:
+                break
+        return False
 
     def is_majority(self, some: set[str] | frozenset[str]) -> bool:
         """Whether these are more than half of the voters."""

@@ -816,14 +816,15 @@ class Cluster:
         assert not any(isinstance(row, SeenRow) for row in written), f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
-        """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on."""
+        """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on. One that
+        is recorded as lost may start all the same: it waited for a slot where nobody could hear of it."""
         assert execution_id in self.intended, f"8: {execution_id} starts without a committed intent"
         told = self.record(execution_id)
         assert told is None or told.status is not Status.SKIPPED, f"P2: {execution_id} was {told.reason} and starts"
         if "MESHCRON_SCHEDULED_AT" in env:
             scheduled = datetime.fromisoformat(env["MESHCRON_SCHEDULED_AT"]).timestamp()
             self.late_us[execution_id] = START_WALL_US + self.now_us - BOOT_US - int(scheduled) * SECOND_US
-        if not env.get("MESHCRON_JOB", "").startswith("forbid"):
+        if not env.get("MESHCRON_JOB", "").startswith("forbid") or (told is not None and told.status is Status.LOST):
             return
         for other in self.hosts:
             for other_id, process in other.processes.items():
