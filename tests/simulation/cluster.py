@@ -790,7 +790,7 @@ class Cluster:
                 assert message.match_index <= held, f"{source.name} acknowledges {message.match_index}, holds {held}"
             case messages.RunAck():
                 taken = {ack.execution_id for ack in message.acks if ack.state == "accepted"}
-                assert taken <= source.disk.tables["seen"].keys(), f"{source.name} accepts before it is written down"
+                assert taken <= source.disk.taken, f"{source.name} accepts before it is written down"
             case messages.Run():
                 for order in message.orders:
                     assert order.execution_id in self.intended, f"8: {order.execution_id} is ordered before its commit"

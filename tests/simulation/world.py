@@ -37,6 +37,8 @@ class Disk:
         self.executions: dict[str, Execution] = {}
         self.ballot = BallotRow(0, "")
         self.mark = MarkRow(0, 0, 0)
+        self.taken: set[str] = set()
+        """Every execution that ever had a `seen` row: one group may write and forget it."""
 
     def write(self, some: tuple[rows.Row, ...]) -> None:
         for row in some:
@@ -82,6 +84,7 @@ class Disk:
                 self.tables["tokens"][row.token.id] = row
             case rows.SeenRow():
                 self.tables["seen"][row.execution_id] = row
+                self.taken.add(row.execution_id)
             case rows.SpecRow():
                 self.tables["specs"][row.digest] = row
             case rows.Drop():
