@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.integration.agent.real_agent import meshcron, wait_for
 from tests.integration.mesh.real_cluster import MeshAgent, RealCluster
 
@@ -30,6 +32,7 @@ def reasons(agent: MeshAgent) -> set[str]:
     return {one["reason"] for one in agent.executions("before") if one["status"] == "lost"}
 
 
+@pytest.mark.slow
 def test_19_the_majority_is_lost_for_good(folder: Path) -> None:
     """Two of three data directories are gone. Writes are answered 503 until the survivor is recovered; it is not while
     others can go on. Two new agents then vote beside it. Of the old ones one comes back with its disk: it never leads,

@@ -77,6 +77,7 @@ def leader_that_fails(cluster: RealCluster, fail: str) -> MeshAgent:
     return agent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [pytest.param(step, id=f"{number}-{step}") for number, step in enumerate(STEPS, 1)])
 def test_1_to_5_the_leader_dies_at_a_step(cluster: RealCluster, step: str) -> None:
     """Exactly there, in the middle of a launch: every tick runs once and has one record. 1: before its decision is

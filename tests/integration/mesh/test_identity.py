@@ -80,6 +80,7 @@ def believe(folder: Path) -> None:
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(kept, check=directory._check(kept))))
 
 
+@pytest.mark.slow
 def test_a_copy_that_no_check_at_its_start_can_tell(cluster: RealCluster, tmp_path: Path) -> None:
     """It runs beside its original: the others refuse it and it ends, in a line that says what to do; no tick is started
     twice. Told to go on, it is one more member."""
