@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from msgspec import Struct
 
-from meshcron.core.agent import HEARTBEATS
+from meshcron.core.beats import HEARTBEATS
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Connect, InstallSnapshot, Knock, SendSnapshot
 from meshcron.core.events import (

@@ -90,7 +90,7 @@ class Ring:
         self.now_us = until_us
         return False
 
-    # what core/agent.py does with these machines
+    # what core/beats.py does with these machines
 
     def _beats(self, peer: Peer) -> None:
         if peer.gone:

@@ -18,7 +18,8 @@ from world import START_WALL_US, Disk  # type: ignore[import-not-found] # confte
 
 from meshcron import commands, messages
 from meshcron.core import effects, events
-from meshcron.core.agent import HEARTBEATS, Agent
+from meshcron.core.agent import Agent
+from meshcron.core.beats import HEARTBEATS
 from meshcron.core.catalog_outcomes import RERUNS_MAX
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Effect

@@ -91,7 +91,7 @@ def check_same_everywhere(world: Cluster, leader: Host) -> None:
     for host in world.hosts:
         if host.agent is None or not host.agent.holds_log or host.agent.cluster != leader.agent.cluster:
             continue
-        if reference.member_of(host.node_id) is None or host.node_id not in leader.agent._log_holders():
+        if reference.member_of(host.node_id) is None or host.node_id not in leader.agent.known.log_holders():
             continue  # it held the log once
         ours = host.agent.state
         assert ours.applied == reference.applied, f"{host.name} lags\n{world.describe()}"

@@ -192,7 +192,7 @@ def check(world: Cluster) -> None:
         holders = [
             host.agent.state.applied
             for host in world.hosts
-            if host.agent is not None and host.node_id in leader.agent._log_holders()
+            if host.agent is not None and host.node_id in leader.agent.known.log_holders()
         ]
         empty = not any(host.agent.runner._outbox for host in world.hosts if host.agent is not None)
         return empty and not state.open and all(applied == state.applied for applied in holders)

@@ -21,6 +21,9 @@ from msgspec import Struct
 from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
+from meshcron.core.encounters import Encounters
+from meshcron.core.known_members import KnownMembers
+from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
 from meshcron.core.voter import Voter
 
@@ -80,8 +83,8 @@ MUTATIONS = (
     ),
     Mutation(
         "who wants no vote is counted on until it has none",
-        Agent,
-        "_may_hold_log",
+        KnownMembers,
+        "may_hold_log",
         "self._settings.eligible or (ours is not None and ours.eligible)",
         "self._settings.eligible",
         scripts.test_a_majority_that_wants_no_vote_stays_until_it_is_not_needed,
@@ -89,7 +92,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker's key commands nobody",
-        Agent,
+        KnownMembers,
         "may_command",
         "member is not None and member.eligible",
         "member is not None",
@@ -251,17 +254,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a higher generation ends the old one",
-        Agent,
-        "_outlived",
-        "if generation <= self.generation:",
+        Encounters,
+        "outlived",
+        "if generation <= self._runner.fence.generation:",
         "if True:",
         scripts.test_a_survivor_goes_on_alone_and_the_dead_come_back_as_newcomers,
         "host. ",
     ),
     Mutation(
         "a recovery is recorded once",
-        Agent,
-        "_is_recovering",
+        Leadership,
+        "is_recovering",
         "max(recorded) < self._settings.generation",
         "self._settings.generation > 0",
         scripts.test_an_agent_recovered_once_leads_again_like_any_other,

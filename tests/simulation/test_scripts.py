@@ -968,7 +968,7 @@ def let_hear(copied: Host, leader: Host) -> None:
     world = leader.world
     world.cuts |= {(copied, host) for host in world.hosts if host is not copied}
     welcome = messages.Welcome(
-        profile=leader.agent.profile,
+        profile=leader.agent.profile(),
         cluster=leader.agent.cluster,
         generation=0,
         roster_index=leader.agent.state.roster_index + 1,
@@ -1008,7 +1008,7 @@ def test_a_copy_that_hears_the_orders_obeys_none() -> None:
 
 def armed_at(host: Host) -> set[str]:
     """What its disk says it has accepted and not started."""
-    return {str(id_) for id_, row in host.disk.tables["seen"].items() if row.state == "accepted"}  # type: ignore[union-attr]
+    return {str(id_) for id_, row in host.disk.tables["seen"].items() if row.state == "accepted"}
 
 
 def test_a_copy_made_while_orders_are_armed_starts_none_of_them() -> None:

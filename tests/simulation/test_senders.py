@@ -132,7 +132,7 @@ def scene() -> Scene:
 def power(agent: Agent) -> tuple[object, ...]:
     """What nobody without a say may move: who leads, what is in the log, what is known of executions, what the time is,
     who is a member, who has failed."""
-    voter, runner, leading = agent.ledger._voter, agent.runner, agent._leading
+    voter, runner, leading = agent.ledger._voter, agent.runner, agent.leadership.ours
     return (
         (voter.term, voter.voted_for, voter.role, voter.leader, voter.voters, voter.log.last_index),
         (voter.commit_index, agent.state.applied, sorted(agent.state.open), agent.leader, agent.cluster),

@@ -122,9 +122,8 @@ def test_after_it_an_old_build_does_not_start() -> None:
 class Boaster(Agent):
     """An old build that was announced as a new one: set back in the moment between its word and the leader's entry."""
 
-    @property
     def profile(self) -> messages.Profile:
-        return replace(super().profile, protocol=NEXT.protocol)
+        return replace(super().profile(), protocol=NEXT.protocol)
 
 
 class Claimant(Agent):

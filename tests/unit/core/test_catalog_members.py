@@ -124,7 +124,7 @@ def test_the_roster_says_who_votes(book: Book) -> None:
 
 
 def test_a_voter_loses_its_seat_before_its_right_to_one(book: Book) -> None:
-    """Its votes and copies are counted on until then; nobody else's are (core/agent, may_command)."""
+    """Its votes and copies are counted on until then; nobody else's are (core/known_members, may_command)."""
     book.apply(entries.MemberPut(member(2)))
     nodes = tuple(member(n).node_id for n in (1, 2))
     book.apply(entries.Roster(nodes))

@@ -217,8 +217,8 @@ def test_manual_runs_leave_nothing_behind_in_the_scheduler() -> None:
         lab.run()
         lab.end_all()
     lab.advance(400)
-    assert lab.agent._leading is not None
-    assert len(lab.agent._leading._scheduler._heap) <= 10
+    assert lab.agent.leadership.ours is not None
+    assert len(lab.agent.leadership.ours._scheduler._heap) <= 10
 
 
 def test_a_call_after_close_ends() -> None:

@@ -1,0 +1,100 @@
+"""This agent's heartbeats, and what it makes of those of others (PROTOCOL 3).
+
+A beat says who leads and what the time is, who is not heard and who has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshcron.core.clocks import ClusterClock
+from meshcron.core.effects import Publish, Send
+from meshcron.core.known_members import KnownMembers
+from meshcron.core.leadership import Leadership
+from meshcron.core.ledger import Ledger
+from meshcron.core.membership import Membership, to_hear
+from meshcron.core.runner import Runner
+from meshcron.core.settings import Settings
+from meshcron.core.state import State
+from meshcron.core.turn import Turn
+from meshcron.messages import Fence, Heartbeat, Profile
+
+HEARTBEATS = "heartbeat"
+"""The topic of heartbeats."""
+
+
+class Beats:
+    """What is said each beat, and heard."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        clock: ClusterClock,
+        ledger: Ledger,
+        membership: Membership,
+        runner: Runner,
+        known: KnownMembers,
+        leadership: Leadership,
+        *,
+        profile: Callable[[], Profile],
+    ) -> None:
+        """`profile`: what this agent says of itself."""
+        self._settings = settings
+        self._state = state
+        self._clock = clock
+        self._ledger = ledger
+        self._membership = membership
+        self._runner = runner
+        self._known = known
+        self._leadership = leadership
+        self._profile = profile
+        self._beat_boot_us = 0
+
+    def next_wakeup(self) -> int | None:
+        """On the suspend-counting clock: the next beat; None where nobody would hear it."""
+        return self._beat_boot_us + self._settings.timing.beat_us if len(self._known.roster()) > 1 else None
+
+    def beat(self, turn: Turn) -> None:
+        """Tell everybody, now."""
+        self._beat_boot_us = turn.now.boot_us
+        leads, leader = self._leadership.leading, self._leadership.leader
+        others = to_hear(self._settings.node_id, self._known.roster(), leader)
+        beat = Heartbeat(
+            profile=self._profile(),
+            fence=self._fence(),
+            leader=leader,
+            cluster_us=self._clock.cluster_us(turn.now) if leads else 0,
+            wall_us=turn.now.wall_us,
+            running=self._runner.running,
+            applied_index=self._state.applied[0],
+            roster_index=self._known.roster_index,
+            protocol=self._leadership.protocol,
+            suspects=self._membership.suspects(others, turn.now.boot_us),
+            failed=tuple(sorted(self._membership.failed)) if leads else (),
+        )
+        turn.at_once(Publish(HEARTBEATS, beat))
+
+    def _fence(self) -> Fence:
+        obeyed = self._runner.fence
+        return max(obeyed, Fence(obeyed.generation, self._ledger.term))
+
+    def heard(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
+        """A member's beat."""
+        before, silent = self._membership.beat_of(sender), not self._membership.is_heard(sender, turn.now.boot_us)
+        if beat.profile.node_id != sender or not self._membership.heartbeat(beat, turn.now.boot_us):
+            return
+        self._known.learn_endpoint(sender, beat.profile.endpoint)
+        anew = before is None or before.profile.session != beat.profile.session
+        ours = self._leadership.ours
+        if ours is not None and ours.ready and (silent or anew):
+            ours.heard_again(sender, turn, anew=anew)
+        if beat.leader == sender and self._known.may_command(sender) and beat.fence >= self._runner.fence:
+            self._settings.vocabulary.refuse_newer(beat.protocol)
+            self._leadership.says_so(sender, beat.protocol)
+            if ours is None:
+                self._membership.take_verdict(beat.failed)
+                self._clock.hear(turn.now, beat.cluster_us)
+        lags = beat.roster_index < self._state.roster_index
+        if self._leadership.leading and lags and sender not in self._known.log_holders():
+            turn.at_once(Send(sender, self._known.our_news(self._fence())))
