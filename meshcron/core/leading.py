@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from meshcron import commands, entries
 from meshcron.core.answers import first_answer, outcome_of
@@ -20,61 +18,30 @@ from meshcron.core.fold import Applied, DecideAgain
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals
-from meshcron.core.reports import bounded, may_report, owner
-from meshcron.core.roster import Health, log_holders, next_voters
+from meshcron.core.reports import Reports, bounded
 from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.core.settings import Settings
 from meshcron.core.state import JobState, State
+from meshcron.core.stewardship import Stewardship
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed
 from meshcron.entries import Entry
 from meshcron.errors import MeshcronError, NoLeader, OutcomeUnknown
-from meshcron.messages import (
-    Admit,
-    Fence,
-    Profile,
-    Result,
-    ResultItem,
-    RunAck,
-    StartedItem,
-    StartedReport,
-    StopAck,
-)
-from meshcron.model import SECOND_US, Instant, Member, Role, Token
+from meshcron.messages import Admit, Fence, Result, RunAck, StartedReport, StopAck
+from meshcron.model import SECOND_US, Instant
 from meshcron.rows import Row
 
 WATCH_US = SECOND_US
 """How often clocks, roster and the fate of silent agents are looked at."""
 
-STARTED_DELAY_US = 100_000
-"""How long a Started is held back: most commands end before it, and then their Result says it all."""
-
-RESULTS_BYTES_MAX = 200_000
-"""Of one Results entry, below the 256 KiB of an entry."""
-
 PATIENCE_US = 4 * SECOND_US
 """So long a call waits for the ticks that come before it, or is decided anew because the state moved on meanwhile."""
-
-STARTED_ITEMS_MAX = 1000
-"""In one Started entry, about 60 bytes each."""
 
 PRUNE_EVERY_US = 6 * 3600 * SECOND_US
 """How often every job is looked at for records older than its `history.days`."""
 
 PRUNES_PER_LOOK = 20
-
-NAME_SILENCE_US = 30 * SECOND_US
-"""A name is free for a newcomer once its holder has been silent for so long (PROTOCOL 1)."""
-
-ADMIT_US = 2 * SECOND_US
-"""An admission not seen applied within this is proposed again."""
-
-ADMITS_WAITING_MAX = 64
-"""Newcomers remembered while another one is being admitted; the rest knock again."""
-
-HAND_OVER_STABLE_US = 30 * SECOND_US
-"""A voter of higher priority is made way for once it has been heard for so long (PROTOCOL 4)."""
 
 HEARING_US = 10 * SECOND_US
 """After a cold start members are given so long to be heard before ticks are decided without them (PROTOCOL 6)."""
@@ -113,6 +80,8 @@ class Leading:
         self._scheduler = Scheduler(state, clock, settings.horizon_us)
         self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us, self._start_of)
         self._proposals = Proposals(state, clock, self._scheduler)
+        self._reports = Reports(settings.node_id, state, clock, ledger)
+        self._stewardship = Stewardship(settings, state, clock, ledger, membership, WATCH_US)
         self.ready = False
         """The term's first entry is applied: the state is current, decisions may be taken."""
         self.tags = settings.tags
@@ -120,33 +89,17 @@ class Leading:
         """Executions that hold a slot here; the agent keeps both current."""
         self._led_boot_us = 0
         self._watched_boot_us = 0
-        self._roster_due_boot_us = 0
-        """When to look who should vote before the next look at everything; 0 = no earlier."""
         self._cold = False
         """Some members were never heard since we began to lead, and it is early yet."""
         self._calls: dict[int, Call] = {}
         self._again: list[Call] = []
         self._about: dict[int, set[int]] = {}
         """Which jobs an entry of ours on its way through the log is about."""
-        self._results: list[tuple[str, ResultItem]] = []
-        self._started: dict[str, StartedItem] = {}
-        self._started_boot_us = 0
         self._pruning: set[int] = set()
         self._pruned_boot_us = 0
         self._to_prune: list[int] = []
-        self._admitting: dict[str, int] = {}
-        self._to_admit: dict[str, Admit] = {}
-        """Who knocked meanwhile."""
-        self._newcomers: dict[str, Profile] = {}
-        """What those whom we admitted said of themselves, until they are heard as members."""
         self._stepping = False
         self._disagree = False
-        self._reshaping = False
-        """A Roster or HandOver entry of ours is on its way."""
-        self._restating = False
-        """A MemberPut of ours with what a member says of itself is on its way."""
-        self._upgrading = False
-        """A Config entry of ours is on its way."""
 
     def _start_of(self, node_id: str) -> str:
         if node_id == self._settings.node_id:
@@ -185,10 +138,10 @@ class Leading:
         wishes = [self._watched_boot_us + WATCH_US]
         if not self.ready:
             return wishes[0]
-        if self._roster_due_boot_us:
-            wishes.append(self._roster_due_boot_us)
-        if self._started and not self._ledger.syncing:  # else Persisted will find them
-            wishes.append(self._started_boot_us + STARTED_DELAY_US)
+        if self._stewardship.roster_due_boot_us:
+            wishes.append(self._stewardship.roster_due_boot_us)
+        if (reports := self._reports.next_wakeup()) is not None:
+            wishes.append(reports)
         if (repeat := self._dispatch.next_wakeup()) is not None:
             wishes.append(repeat)
         if not self._cold and not self._stepping and (tick := self._scheduler.next_wakeup(now)) is not None:
@@ -201,14 +154,11 @@ class Leading:
             self._watched_boot_us = max(self._watched_boot_us, turn.now.boot_us - WATCH_US // 2)
             return
         self._dispatch.woke(turn)
-        if 0 < self._roster_due_boot_us <= turn.now.boot_us:
-            self._watch_roster(turn)
+        self._stewardship.woke(turn)
         if turn.now.boot_us >= self._watched_boot_us + WATCH_US:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
-            self._watch_facts(turn)
-            self._watch_roster(turn)
-            self._watch_protocol(turn)
+            self._stewardship.watch(turn)
             self._watch_silent(turn)
             self._watch_history(turn)
 
@@ -235,7 +185,7 @@ class Leading:
                         number, profile.tags, profile.facts, beat.running, member.node_id in failed, member.node_id
                     )
                 )
-            elif newcomer := self._newcomers.get(member.node_id):
+            elif newcomer := self._stewardship.newcomer(member.node_id):
                 tags, facts, down = newcomer.tags, newcomer.facts, member.node_id in failed
                 found.append(Candidate(number, tags, facts, 0, down, member.node_id))
         self._scheduler.candidates, self._scheduler.failed = found, failed
@@ -279,112 +229,6 @@ class Leading:
         others = [beat.wall_us + self._membership.silent_us(node_id, now_us) for node_id, beat in beats if beat]
         return walls + others
 
-    def _says(self, member: Member) -> Member:
-        """A member with the priority and the eligibility that it last gave itself; as it is, where it was not heard. No
-        worker becomes eligible by its own word: that takes the cluster key, which it need not have (SECURITY.md)."""
-        said: Settings | Profile = self._settings
-        if member.node_id != self._settings.node_id:
-            beat = self._membership.beat_of(member.node_id)
-            if beat is None:
-                return member
-            said = beat.profile
-        eligible = said.eligible and (member.eligible or member.voter)
-        if (said.priority, eligible) == (member.priority, member.eligible):
-            return member
-        return replace(member, priority=said.priority, eligible=eligible)
-
-    def _watch_facts(self, turn: Turn) -> None:
-        """A member came back with another priority or another `voter`: one of them at a time, once. A voter that wants
-        no vote gives up its seat first (`_watch_roster`): until then its copies and its votes are counted on."""
-        if self._restating or not self._ledger.can_propose(turn.now.boot_us):
-            return
-        for _, member in sorted(self._state.members.items()):
-            said = self._says(member)
-            if member.voter or member.node_id in self._ledger.voters:
-                said = replace(said, eligible=said.eligible or member.eligible)
-            if said == member or member.leaving:
-                continue
-            self._restating = True
-            role = _local_role(eligible=said.eligible)
-            tokens = [one for one in self._state.token_map.values() if one.node_id == member.node_id]
-            changed = tuple(replace(one, role=role) for one in tokens if one.role != role)
-            self._ledger.propose(entries.MemberPut(said, changed), turn)
-            return
-
-    def _watch_roster(self, turn: Turn) -> None:
-        self._roster_due_boot_us = 0
-        if self._reshaping or not self._ledger.roster_may_change() or not self._ledger.can_propose(turn.now.boot_us):
-            return
-        health = self._health(turn)
-        members = {number: self._says(member) for number, member in self._state.members.items()}
-        own, timing = self._settings.node_id, self._settings.timing
-        voters = next_voters(own, self._ledger.voters, members, health, timing)
-        if voters is not None:
-            self._reshaping = True
-            self._ledger.propose(entries.Roster(tuple(sorted(voters))), turn)
-            return
-        left = (timing.stable_us - one.stable_us for one in health.values() if one.stable_us)
-        soon = min((some for some in left if 0 < some < WATCH_US), default=0)
-        if soon:
-            self._roster_due_boot_us = turn.now.boot_us + soon
-        health = {
-            one.node_id: health[one.node_id] for one in members.values() if one.node_id in health and one.eligible
-        }
-        if self._let_leave(members, health, turn):
-            return
-        last_us, hold_us = self._state.hand_over
-        if self._clock.cluster_us(turn.now) < last_us + hold_us:
-            return
-        priorities = {member.node_id: member.priority for member in self._state.members.values()}
-        better = self._ledger.hand_over_to(priorities, health, HAND_OVER_STABLE_US)
-        if better:
-            self._reshaping = True
-            self._ledger.propose(entries.HandOver(better, self._clock.cluster_us(turn.now)), turn)
-
-    def _let_leave(self, members: dict[int, Member], health: dict[str, Health], turn: Turn) -> bool:
-        """Members on their way out: the leader hands over to one that stays, who has no vote (any more) is removed. A
-        leader that wants no vote hands over, too."""
-        for number, member in sorted(members.items()):
-            if member.node_id == self._settings.node_id:
-                stay = {one.node_id for one in members.values() if not one.leaving}
-                able = {node_id: one for node_id, one in health.items() if node_id in stay}
-                if (member.leaving or not member.eligible) and (heir := self._ledger.heir(able)):
-                    self._ledger.hand_over(heir, turn)
-                    return True
-            elif member.leaving and not member.voter:
-                self._ledger.propose(entries.MemberRemove(number, self._clock.cluster_us(turn.now)), turn)
-                return True
-        return False
-
-    def _health(self, turn: Turn) -> dict[str, Health]:
-        now_us, own = turn.now.boot_us, self._settings.node_id
-        return {
-            member.node_id: Health(
-                self._membership.silent_us(member.node_id, now_us),
-                self._membership.stable_us(member.node_id, now_us),
-                self._ledger.lag(member.node_id),
-            )
-            for member in self._state.members.values()
-            if member.node_id != own
-        }
-
-    def _watch_protocol(self, turn: Turn) -> None:
-        """Speak what all speak: whoever holds the log has to be there and say so, of the others those we hear."""
-        spoken = [self._settings.vocabulary.protocol]
-        if self._upgrading or spoken[0] <= self._state.protocol or not self._ledger.can_propose(turn.now.boot_us):
-            return
-        holders = log_holders(self._state.members.values(), self._ledger.voters, self._membership.failed)
-        members = {member.node_id for member in self._state.members.values()}
-        for node_id in (holders | members) - {self._settings.node_id}:
-            beat = self._membership.beat_of(node_id)
-            if beat is not None and self._membership.is_heard(node_id, turn.now.boot_us):
-                spoken.append(beat.profile.protocol)
-            elif node_id in holders:
-                return
-        if min(spoken) > self._state.protocol:
-            self._upgrading = True
-            self._ledger.propose(entries.Config(min(spoken)), turn)
-
     def _watch_silent(self, turn: Turn) -> None:
         members = {member.node_id for member in self._state.members.values()}
 
@@ -395,9 +239,7 @@ class Leading:
             # A leader counts from its own beginning: before, it may have heard nothing for reasons of its own.
             return min(since_us, turn.now.boot_us - self._led_boot_us) if node_id in members else 1 << 62
 
-        waiting = {item.execution_id for _, item in self._results}
-        lost = self._dispatch.lost(silent_us, turn)
-        self._results += [("", item) for item in lost if item.execution_id not in waiting]
+        self._reports.lost(self._dispatch.lost(silent_us, turn))
 
     def _watch_history(self, turn: Turn) -> None:
         """Records grow old also where no new ones come."""
@@ -411,60 +253,16 @@ class Leading:
             if (state := self._state.jobs.get(uid)) and uid not in self._pruning:
                 self._propose_prune(state, turn)
 
-    # admission
-
     def admit(self, message: Admit, turn: Turn) -> None:
-        """Somebody with the key knocked: commit it as a member."""
-        profile = message.profile
-        if profile.protocol < self._state.protocol:
-            return  # the gate that it knocked at was behind; the next one says so
-        if not self.ready or self._state.dissolved or not self._ledger.can_propose(turn.now.boot_us):
-            return
-        since = self._admitting.get(profile.node_id)
-        if self._state.member_of(profile.node_id) or (since and turn.now.boot_us - since < ADMIT_US):
-            return
-        if any(turn.now.boot_us - at < ADMIT_US for at in self._admitting.values()):
-            if len(self._to_admit) < ADMITS_WAITING_MAX:
-                self._to_admit[profile.node_id] = message
-            return  # one at a time: each takes the next number
-        replaces = self._silent_holder(profile, turn)
-        if replaces is None:
-            return
-        self._admitting = {profile.node_id: turn.now.boot_us}
-        member = Member(
-            node_id=profile.node_id,
-            name=profile.name,
-            number=self._state.last_number + 1,
-            public_key=profile.public_key,
-            priority=profile.priority,
-            eligible=profile.eligible,
-            voter=False,
-        )
-        nodes = {one.node_id for one in self._state.members.values()}
-        unheard = {id_: one for id_, one in self._newcomers.items() if not self._membership.beat_of(id_)}
-        self._newcomers = {id_: one for id_, one in unheard.items() if id_ in nodes} | {profile.node_id: profile}
-        tokens = (_local_token(message.token, profile),) if message.token else ()
-        self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
-
-    def _admit_next(self, turn: Turn) -> None:
-        """Who knocked while another one was being admitted."""
-        while self._to_admit and not self._admitting:
-            self.admit(self._to_admit.pop(next(iter(self._to_admit))), turn)
-
-    def _silent_holder(self, profile: Profile, turn: Turn) -> int | None:
-        """The number of the silent member whose name a newcomer takes, -1 where the name is free, None = it lives."""
-        holder = next((one for one in self._state.members.values() if one.name == profile.name), None)
-        if holder is None:
-            return -1
-        alive = holder.node_id == self._settings.node_id
-        silent_us = self._membership.silent_us(holder.node_id, turn.now.boot_us)
-        return None if alive or silent_us < NAME_SILENCE_US else holder.number
+        """Somebody with the key knocked."""
+        if self.ready:
+            self._stewardship.admit(message, turn)
 
     # outcomes
 
     def run_ack(self, sender: str, message: RunAck, turn: Turn) -> None:
         """Answers to orders."""
-        self._results += [("", bounded(item)) for item in self._dispatch.run_ack(sender, message, turn)]
+        self._reports.conclude(bounded(item) for item in self._dispatch.run_ack(sender, message, turn))
 
     def heard_again(self, node_id: str, turn: Turn, *, anew: bool) -> None:
         """A member that was silent, or has started `anew`, speaks."""
@@ -472,28 +270,22 @@ class Leading:
 
     def stop_ack(self, sender: str, message: StopAck) -> None:
         """Answers to stops."""
-        self._results += [("", item) for item in self._dispatch.stop_ack(sender, message)]
+        self._reports.conclude(self._dispatch.stop_ack(sender, message))
 
     def started(self, sender: str, message: StartedReport, turn: Turn) -> None:
         """Processes run."""
-        if not self._started:
-            self._started_boot_us = turn.now.boot_us
-        own = self._settings.node_id
-        theirs = [one for one in message.items if sender in {own, owner(self._state, one.execution_id)}]
-        self._started.update({item.execution_id: item for item in theirs})
+        self._reports.started(sender, message, turn)
 
     def result(self, sender: str, message: Result) -> None:
         """Final words from an outbox; it repeats them until they are acknowledged."""
-        own = self._settings.node_id
-        theirs = [item for item in message.items if may_report(self._state, sender, own, item)]
-        self._results += [(sender, bounded(item)) for item in theirs]
+        self._reports.result(sender, message)
 
     def decide(self, turn: Turn) -> None:
         """At the end of each turn: whatever can be proposed now."""
         if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
             return
         self._retry_calls(turn)
-        self._flush_outcomes(turn)
+        self._reports.flush(turn)
         if not self._stepping and not self._cold:
             for uids, entry in self._scheduler.decide(turn.now):
                 self._propose(entry, turn, uids)
@@ -503,31 +295,6 @@ class Leading:
         if uids:
             self._about[index] = uids
             self._scheduler.proposed(uids, index)
-
-    def _flush_outcomes(self, turn: Turn) -> None:
-        """Outcomes gather while the log is being written, so that under load one entry carries many."""
-        if self._results and not self._ledger.syncing:
-            self._flush_results(turn)
-        due = turn.now.boot_us >= self._started_boot_us + STARTED_DELAY_US
-        if self._started and due and not self._ledger.syncing:
-            some = list(self._started.items())[:STARTED_ITEMS_MAX]
-            self._ledger.propose(entries.Started(tuple(item for _, item in some)), turn)
-            for execution_id, _ in some:
-                del self._started[execution_id]
-
-    def _flush_results(self, turn: Turn) -> None:
-        sender, size = self._results[0][0], 0
-        items: list[ResultItem] = []
-        for at, (whose, item) in enumerate(self._results):
-            size += len(msgspec.json.encode(item))
-            if items and (whose != sender or size > RESULTS_BYTES_MAX):
-                del self._results[:at]
-                break
-            items.append(item)
-            self._started.pop(item.execution_id, None)
-        else:
-            self._results.clear()
-        self._ledger.propose(entries.Results(self._clock.cluster_us(turn.now), tuple(items), sender), turn)
 
     # calls
 
@@ -603,21 +370,10 @@ class Leading:
             case entries.Prune():
                 self._pruning.discard(entry.uid)
             case entries.MemberPut() | entries.MemberRemove():
-                self._admitting.clear()
-                self._restating = False
                 self._name_candidates(turn)
-                self._admit_next(turn)
-            case entries.Roster():
-                self._reshaping = False
-                self._roster_due_boot_us = turn.now.boot_us
-            case entries.Config():
-                self._upgrading = False
-            case entries.HandOver():
-                self._reshaping = False
-                if not isinstance(applied.outcome, DecideAgain):
-                    self._ledger.hand_over(entry.to, turn)
             case _:
                 pass
+        self._stewardship.applied(entry, applied, turn)
         self._answer(committed.index, applied.outcome, turn)
         self._prune(applied, turn)
 
@@ -641,15 +397,3 @@ class Leading:
     def check(self) -> None:
         """Invariants of the orders; raises AssertionError with what does not hold."""
         self._dispatch.check()
-
-
-def _local_token(token: Token, profile: Profile) -> Token:
-    """A newcomer's own token, as the cluster stores it: whatever it says of itself, it is valid on that agent alone,
-    and a worker's opens nothing but what the worker may know (PROTOCOL 1)."""
-    short = profile.node_id[:12]
-    role = _local_role(eligible=profile.eligible)
-    return replace(token, id=f"local-{short}", name=f"local {short}", role=role, node_id=profile.node_id)
-
-
-def _local_role(*, eligible: bool) -> Role:
-    return "admin" if eligible else "local"

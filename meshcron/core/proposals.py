@@ -70,7 +70,7 @@ class Proposals:
         return state
 
     def _remove_member(self, name: str) -> entries.MemberPut:
-        """It is marked; the leader then gives its seat away and removes it (leading.py)."""
+        """It is marked; the leader then gives its seat away and removes it (stewardship.py)."""
         member = next((one for one in self._state.members.values() if name in (one.name, one.node_id)), None)
         if member is None:
             raise NotFound("member", name)

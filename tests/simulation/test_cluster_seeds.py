@@ -33,8 +33,8 @@ SCALE = 20
 """The long times are divided by it: half a minute and more in the product."""
 
 LONG_TIMES_US = {
-    "meshcron.core.leading.NAME_SILENCE_US": 30 * SECOND_US,
-    "meshcron.core.leading.HAND_OVER_STABLE_US": 30 * SECOND_US,
+    "meshcron.core.stewardship.NAME_SILENCE_US": 30 * SECOND_US,
+    "meshcron.core.stewardship.HAND_OVER_STABLE_US": 30 * SECOND_US,
     "meshcron.core.scheduler.START_WINDOW_US": 120 * SECOND_US,
     "meshcron.core.roster.DEAD_US": 600 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,

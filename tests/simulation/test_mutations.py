@@ -25,6 +25,7 @@ from meshcron.core.encounters import Encounters
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
+from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
 
 
@@ -65,7 +66,7 @@ def script(name: str) -> Callable[[], None]:
 MUTATIONS = (
     Mutation(
         "no worker votes by its own word",
-        leading.Leading,
+        Stewardship,
         "_says",
         "said.eligible and (member.eligible or member.voter)",
         "said.eligible",
@@ -74,7 +75,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a voter gives up its seat first",
-        leading.Leading,
+        Stewardship,
         "_watch_facts",
         "said = replace(said, eligible=said.eligible or member.eligible)",
         "pass",
@@ -425,7 +426,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a protocol waits for the last to announce it",
-        leading.Leading,
+        Stewardship,
         "_watch_protocol",
         "spoken.append(beat.profile.protocol)",
         "pass",
@@ -434,7 +435,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a voter that is away is waited for",
-        leading.Leading,
+        Stewardship,
         "_watch_protocol",
         "elif node_id in holders:",
         "elif False:",

@@ -19,7 +19,7 @@ from test_scripts import ask, at_end, grown, led, put, run_now  # type: ignore[i
 from meshcron import commands, entries, messages
 from meshcron.core import effects, events
 from meshcron.core.agent import Agent
-from meshcron.core.leading import RESULTS_BYTES_MAX
+from meshcron.core.reports import RESULTS_BYTES_MAX
 from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.messages import Endpoint, Fence, MeshMessage, Profile
 from meshcron.model import OUTPUT_TAIL_BYTES, SECOND_US, Ending, Instant, Token
@@ -139,7 +139,8 @@ def power(agent: Agent) -> tuple[object, ...]:
         (runner.fence, runner.mark_cluster_us, [seen.row() for seen in runner._seen.values()]),
         (vars(agent.clock).copy(), agent.roster(), agent.membership.failed),
         (agent.ledger._election.won, agent.ledger._election._bully, sorted(agent.ledger._election._granted)),
-        (leading and (list(leading._results), dict(leading._started), dict(leading._admitting))),
+        (leading and (list(leading._reports._results), dict(leading._reports._started))),
+        (leading and dict(leading._stewardship._admitting)),
         (leading and sorted(leading._dispatch._pending), agent.ledger.has_forgotten),
         {id_: (one.match_index, one.acked_sent_us) for id_, one in agent.ledger._replication._progress.items()},
     )
