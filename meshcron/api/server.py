@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -13,7 +14,8 @@ from tornado.netutil import bind_sockets
 
 from meshcron.api.app import Api
 from meshcron.api.intake import DRAIN_BYTES_MAX
-from meshcron.errors import InvalidRequest
+from meshcron.errors import InvalidRequest, StartRefused
+from meshcron.values import Address
 
 IDLE_SECONDS = 60.0
 """How long a connection may be silent between requests, and take for its headers (slowloris: FAULTS 47)."""
@@ -76,3 +78,29 @@ def serve_on(app: Api, sockets: Sequence[socket.socket], ssl_context: ssl.SSLCon
     server.add_sockets(sockets)
     server.port = int(sockets[0].getsockname()[1])
     return server
+
+
+def listen(http: Address) -> list[socket.socket]:
+    """Sockets for `serve_on`: who connects now is answered once it is called. Raises StartRefused."""
+    try:
+        return bind_sockets(http.port, http.host)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot listen on {http}: {error.strerror}; end what uses it or choose another with --http"
+        ) from None
+
+
+def tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """TLS with a certificate and its key, in files. Raises StartRefused."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartRefused(f"tls_cert {certificate}: cannot be used: {error}") from None
+    return context
+
+
+async def close_server(server: ApiServer) -> None:
+    """Take no more requests, end those under way."""
+    server.stop()
+    await server.close_all_connections()

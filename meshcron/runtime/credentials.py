@@ -1,14 +1,18 @@
-"""The tokens a fresh agent hands to its operator and to the command line on its own machine (API.md, Who may)."""
+"""What a fresh agent draws: who it is, its key, and the tokens for its operator and for the command line on its own
+machine (API.md, Who may)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import shlex
 from pathlib import Path
 
 from meshcron.model import Token
-from meshcron.net.keys import ClusterKey
+from meshcron.net.keys import ClusterKey, new_curve_pair
+from meshcron.runtime import clock
+from meshcron.store.directory import Identity
 
 ADMIN_FILE = "admin.token"
 LOCAL_FILE = "local.token"
@@ -42,6 +46,26 @@ def random_id() -> str:
 def new_key() -> ClusterKey:
     """A fresh cluster key."""
     return ClusterKey(secrets.token_bytes(32))
+
+
+def new_identity() -> Identity:
+    """A random node id and CURVE pair."""
+    pair = new_curve_pair()
+    return Identity(
+        node_id=random_id(),
+        public_key=pair.public.decode(),
+        secret_key=pair.secret.decode(),
+        created_wall_us=clock.wall_clock_us(),
+    )
+
+
+def invitation(key: ClusterKey, folder: Path, *, to_terminal: bool) -> str:
+    """What a second machine types. The key itself is for the eyes of a person at a terminal: a file or a journal would
+    keep it."""
+    if to_terminal:
+        return f"on another machine: MESHCRON_KEY={key.text} meshcron up"
+    show = f"meshcron key show --secret --data-dir {shlex.quote(str(folder))}"
+    return f"on another machine: MESHCRON_KEY=mk1-... meshcron up; this machine's key: {show}"
 
 
 def write_private(file: Path, text: str) -> None:

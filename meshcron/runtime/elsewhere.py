@@ -15,6 +15,7 @@ from meshcron.errors import NoLeader
 from meshcron.messages import Call
 from meshcron.model import Execution
 from meshcron.runtime.calls import OUTPUT, Answered, Calls
+from meshcron.runtime.process import Processes
 from meshcron.service import VIA_HEADER, OutputChunk, Told
 
 SHOWN_SECONDS = 1.0
@@ -133,6 +134,16 @@ class Answering:
         chunk = self._read_output(call.path, offset, most)
         headers = {"next": str(chunk.next_offset), "ended": str(int(chunk.ended))}
         return Answered(200, headers, chunk.data, 0)
+
+
+def read_here(processes: Processes) -> ReadOutput:
+    """How output that lies on this machine is read."""
+
+    def read(execution_id: str, offset: int, most: int) -> OutputChunk:
+        data, next_offset, ended = processes.read_output(execution_id, offset, most)
+        return OutputChunk(data, next_offset, ended)
+
+    return read
 
 
 def _whole(headers: Mapping[str, str], name: str) -> int:

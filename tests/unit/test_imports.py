@@ -21,6 +21,9 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "values": {"durations", "errors"},
     "config": {"values", "errors"},
+    "reload": {"config", "errors"},
+    "configured": INNER
+    | {"config", "core.settings", "core.timing", "api.settings", "runtime.mesh", "runtime.standing", "store.directory"},
     "core": INNER | {"core"},
     "store": INNER | {"store"},
     "net": INNER | {"net"},

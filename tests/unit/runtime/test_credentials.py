@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshcron.runtime.credentials import admin_token, local_token, new_key, random_id, write_private
+from meshcron.net.keys import ClusterKey
+from meshcron.runtime.credentials import admin_token, invitation, local_token, new_key, random_id, write_private
 
 NODE = "0123456789abcdef" * 2
 OTHER = "f" * 32
@@ -85,3 +86,12 @@ def test_ids_and_keys_are_random() -> None:
     assert len(ids) == 50
     assert {len(bytes.fromhex(one)) for one in ids} == {16}
     assert len({new_key().text for _ in range(10)}) == 10
+
+
+def test_the_invitation_shows_the_key_to_people_only(tmp_path: Path) -> None:
+    """At a terminal it can be typed as it stands; in a file stands how to get at the key."""
+    key = ClusterKey(bytes(range(100, 116)) + bytes(range(16)))
+    assert invitation(key, tmp_path, to_terminal=True) == f"on another machine: MESHCRON_KEY={key.text} meshcron up"
+    told = invitation(key, tmp_path / "a b", to_terminal=False)
+    assert key.text not in told
+    assert told.endswith(f"meshcron key show --secret --data-dir '{tmp_path}/a b'")

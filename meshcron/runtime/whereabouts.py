@@ -1,0 +1,32 @@
+"""Where a running agent is reached, for whoever looks from this machine: `agent.json` in its data directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from meshcron.messages import Endpoint
+from meshcron.runtime.credentials import write_private
+
+AGENT_FILE = "agent.json"
+
+
+def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint) -> None:
+    """This process is the agent of this folder. `url`: of its API. Raises OSError."""
+    record: Mapping[str, object] = {
+        "pid": os.getpid(),
+        "name": name,
+        "node_id": node_id,
+        "url": url,
+        "gate_port": endpoint.gate_port,
+        "mesh_port": endpoint.mesh_port,
+        "pub_port": endpoint.pub_port,
+    }
+    write_private(folder / AGENT_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def withdraw(folder: Path) -> None:
+    """It is not any more. Raises OSError."""
+    (folder / AGENT_FILE).unlink(missing_ok=True)
