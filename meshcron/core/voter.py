@@ -124,7 +124,9 @@ class Voter:
     def append(self, entry: Entry, body: bytes, turn: Turn) -> int:
         """Our own next entry, as leader."""
         row = self.log.append(self.term, body)
-        self._decoded[row.index] = entry
+        # As all others read it: two equal values may be written differently (msgspec leaves out what is the very
+        # object of a default), and our rows of the entry must be theirs.
+        self._decoded[row.index] = self._vocabulary.decode(body)
         self.note(row.index, entry)
         turn.write(row)
         self._touched = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+import msgspec
+
 from meshcron import entries
 from meshcron.core.catalog import Catalog
 from meshcron.core.fold import Applied
@@ -25,6 +27,8 @@ class Book:
         self.state = State()
         self.index = 0
         self.said: list[Entry] = []
+        self.wrote: list[list[bytes]] = []
+        """The rows of each entry, in an order of their own."""
         self._catalog = Catalog(self.state)
         self.apply(entries.Formed(CLUSTER, member(1), (TOKEN,)))
         for number in range(2, members + 1):
@@ -38,6 +42,7 @@ class Book:
         assert decoded == entry
         applied, written = self._catalog.apply(Committed(self.index, 1, self.index, decoded))
         self.disk.write(written)
+        self.wrote.append(sorted(msgspec.msgpack.encode(row) for row in written))
         assert contents(State.load(self.disk.load())) == contents(self.state)
         return applied
 

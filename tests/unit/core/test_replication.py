@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshcron import commands, entries
 from meshcron.chain import CHAIN_START, chain
@@ -34,6 +36,16 @@ def slow(disk: Disk | None = None) -> Lab:
 
 def log_entries(lab: Lab) -> list[entries.Entry]:
     return [entries.decode(lab.disk.log[index].body) for index in sorted(lab.disk.log)]
+
+
+def test_a_leader_applies_what_its_log_says_and_not_what_it_was_handed() -> None:
+    """Its rows are those of all that read the entry: of two equal values one may be left out as a default."""
+    lab = Lab().start()
+    handed = replace(JOB, concurrency=str(b"allow", "ascii"))  # equal to the default, not the very object
+    assert lab.ask(commands.PutJob(handed)).view.job == JOB
+    (row,) = lab.disk.load().jobs
+    (read,) = [one.job for one in log_entries(lab) if isinstance(one, entries.JobPut)]
+    assert row.definition == msgspec.json.encode(read).decode()
 
 
 # ---- the vote
