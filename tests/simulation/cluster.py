@@ -448,6 +448,8 @@ class Cluster:
         self.deletable: set[str] = set()
         """Names of jobs that somebody may have deleted."""
         self.healed_us = self.healed_steps = 0
+        self.settled_wall_us = 0
+        """By the leader's clock when all was calm: what was due until then is decided, and over."""
         """The beginning of the quiet, and how often the clocks had stepped by then."""
         self.votes: dict[tuple[str, str, int], str] = {}
         """Whom a voter has told that it votes for it, by cluster and term: a restart does not make it another one."""

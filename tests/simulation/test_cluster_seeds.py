@@ -160,7 +160,10 @@ def _quiet(world: Cluster, faults: Faults) -> None:
         wall_us, cluster_us = clock.wall_us(leader.now()) - ago_us, clock.cluster_us(leader.now()) - ago_us
         behind = any(0 < one.next_wall_us <= wall_us for one in state.jobs.values())
         waits = any(one.kind != "late" and one.scheduled_wall_us <= wall_us for one in state.owed.values())
-        return not behind and not waits and all(one.due_cluster_us > cluster_us for one in state.open.values())
+        if behind or waits or any(one.due_cluster_us <= cluster_us for one in state.open.values()):
+            return False
+        world.settled_wall_us = wall_us
+        return True
 
     world.run_for(6)
     _wait(world, calm, DRAINED_S, "11: what was due before the quiet is not over")
@@ -202,9 +205,7 @@ def check(world: Cluster) -> None:
     leader = world.leader()
     assert leader is not None, f"18: no leader\n{world.describe()}"
     stepped = leader.agent.state.epoch > 0 or world.alarms["clock_step"] > world.healed_steps
-    # A second less than that: clocks are slewed, and leaders differ by a little.
-    settled_us = leader.agent.clock.wall_us(leader.now()) - (world.now_us - world.healed_us) - SECOND_US
-    check_all(world, leader, settled_us, POLICIES, accounted=not stepped)
+    check_all(world, leader, world.settled_wall_us, POLICIES, accounted=not stepped)
 
 
 def keeps_its_promise(seed: int) -> Cluster:
