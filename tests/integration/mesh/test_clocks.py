@@ -1,5 +1,5 @@
 """Real agents whose wall clock is wrong (FAULTS 28). Python's own reading of it is turned in the agent's process alone:
-libfaketime puts a lock and a delay into every wait, under which leases run out by themselves."""
+under libfaketime leases ran out by themselves, and it was not found out why."""
 
 from __future__ import annotations
 
