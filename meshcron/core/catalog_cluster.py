@@ -86,6 +86,8 @@ class Cluster:
         state = self._state.jobs.get(row.uid)
         if state is None:
             return
+        if row.kind == "retry":
+            self._fold.count_failed(state, row)
         at = row.scheduled_wall_us
         self._fold.record_skip(state, at, at, 1, "recovered", row.run_id, row.trigger, row.attempt, status=Status.LOST)
         self._fold.rows.append(state.state_row())

@@ -68,6 +68,8 @@ class Members:
             raise DecideAgain("the number is taken")
         if by_node and (by_node.number != member.number or by_node.public_key != member.public_key):
             raise Conflict("node_id", "a node id never changes its number or key", "start with an empty data directory")
+        if any(one.public_key == member.public_key != "" for one in self._state.members.values() if one is not by_node):
+            raise Conflict("public_key", "another member has this key", "start with an empty data directory")
         member = replace(member, voter=old.voter if old else False)
         if standing(old) != standing(member) and (standing(old), standing(member)) not in STANDING_CHANGES:
             raise DecideAgain("it is on its way out")

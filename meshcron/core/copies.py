@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Literal
 
 from meshcron.core.effects import Alarm
-from meshcron.core.membership import Membership
+from meshcron.core.membership import SUSPECT_BEATS, Membership
+from meshcron.core.timing import Timing
 from meshcron.core.turn import Turn
 from meshcron.messages import Profile, Refused
 from meshcron.model import SECOND_US
 
 PROOF_US = 3 * SECOND_US
-"""An earlier start that is still heard so long after a later one knocked has not ended: a restart is silent by then."""
+PROOF_BEATS = 2 * SUSPECT_BEATS
+"""An earlier start that is still heard so long (the longer of the two) after a later one knocked has not ended: a
+restart is silent by then, after SUSPECT_BEATS."""
 
 ECHO_US = 10 * SECOND_US
 """So long an answer to our nonce is fresh."""
@@ -29,11 +32,12 @@ Judged = Literal["", "unproven", "waits", "copy"]
 class Copies:
     """What this agent knows of the starts of others, and of its own."""
 
-    def __init__(self, node_id: str, session: int, start_id: str, membership: Membership) -> None:
+    def __init__(self, node_id: str, session: int, start_id: str, membership: Membership, timing: Timing) -> None:
         self._node_id = node_id
         self._session = session
         self._start_id = start_id
         self._membership = membership
+        self._proof_us = max(PROOF_US, PROOF_BEATS * timing.beat_us)
         self._since: dict[str, int] = {}
         """When a start first knocked while an earlier one of its agent was heard."""
         self._told: set[str] = set()
@@ -58,7 +62,7 @@ class Copies:
             return "copy" if self._is_fresh(echo, now_boot_us) else "unproven"
         if not self._membership.is_heard(profile.node_id, now_boot_us):
             return ""
-        return "copy" if now_boot_us - self._since.get(profile.start_id, now_boot_us) >= PROOF_US else "waits"
+        return "copy" if now_boot_us - self._since.get(profile.start_id, now_boot_us) >= self._proof_us else "waits"
 
     def _judge_own(self, profile: Profile) -> Judged:
         """Of two that carry our node id the one that started later ends; where we are that, our own knock tells us."""

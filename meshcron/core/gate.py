@@ -22,7 +22,7 @@ from meshcron.core.runner import Runner
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
-from meshcron.messages import Endpoint, Fence, GateMessage, Hello, Profile, Refused, Wait, Welcome
+from meshcron.messages import Endpoint, Fence, GateMessage, Hello, MemberInfo, Profile, Refused, Wait, Welcome
 from meshcron.model import SECOND_US, Instant
 
 REFUSED_EVERY_US = 600 * SECOND_US
@@ -63,7 +63,7 @@ class Gate:
             expect=settings.expect,
             eligible=settings.eligible,
         )
-        self._copies = Copies(settings.node_id, settings.session, settings.start_id, membership)
+        self._copies = Copies(settings.node_id, settings.session, settings.start_id, membership, settings.timing)
         self.is_copy = False
         """Another start of this data directory lives, and was there first: this agent ends."""
         self._refused_boot_us = 0
@@ -132,12 +132,8 @@ class Gate:
         if hello.cluster == ours and hello.generation > self._runner.fence.generation:
             return Wait(profile, ours, "it lives in a higher generation", virgin=False)
         member = self._known.member(hello.profile.node_id)
-        if member is not None and member.public_key != hello.profile.public_key:
-            return Refused("this node id is known with another key; start with an empty data directory")
-        protocol = self._leadership.protocol
-        if hello.cluster in ("", ours) and hello.profile.protocol < protocol:
-            why = f"the cluster speaks protocol {protocol}, this agent only {hello.profile.protocol}"
-            return Refused(f"{why}; upgrade meshcron on its machine")
+        if why := self._why_not(hello, member):
+            return Refused(why)
         judged = self._copies.judge(hello.profile, hello.echo, now.boot_us)
         if judged == "copy":
             return refusal(hello.profile.name)
@@ -157,6 +153,19 @@ class Gate:
         if not self._settings.eligible:
             return Wait(profile, ours, "others admit it", self._state.is_virgin(), self._admitting_gates())
         return Wait(profile, ours, "it is being admitted", self._state.is_virgin())
+
+    def _why_not(self, hello: Hello, member: MemberInfo | None) -> str:
+        """Why this agent can be no member as it is; "" = it can."""
+        said = hello.profile
+        if member is not None and member.public_key != said.public_key:
+            return "this node id is known with another key; start with an empty data directory"
+        if any(one.public_key == said.public_key != "" for one in self._known.roster() if one is not member):
+            return "another member has this agent's key; start with an empty data directory"
+        protocol = self._leadership.protocol
+        if hello.cluster in ("", self._known.cluster) and said.protocol < protocol:
+            why = f"the cluster speaks protocol {protocol}, this agent only {said.protocol}"
+            return f"{why}; upgrade meshcron on its machine"
+        return ""
 
     def _welcome(self, profile: Profile) -> Welcome:
         return Welcome(

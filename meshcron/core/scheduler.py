@@ -85,9 +85,9 @@ class Scheduler:
         # Ticks fall on whole seconds: half a second off, arming does not compete with what starts then.
         self._horizon_us = horizon_us - min(horizon_us // 6, SECOND_US // 2)
         self.candidates: list[Candidate] = []
+        """The live members; the agent keeps it current."""
         self.failed: frozenset[str] = frozenset()
         """Node ids by the ring's verdict, those of members this leader has never heard among them."""
-        """The live members; the agent keeps it current."""
         self._schedules: dict[int, tuple[int, Schedule]] = {}
         self._heap: list[tuple[int, int]] = []
         self._heaped: dict[int, int] = {}

@@ -198,6 +198,8 @@ class Stewardship:
             return  # the gate that it knocked at was behind; the next one says so
         if self._state.dissolved or not self._ledger.can_propose(turn.now.boot_us):
             return
+        if any(one.public_key == profile.public_key != "" for one in self._state.members.values()):
+            return  # it is one already; under a second name it would be what it may not become (SECURITY.md)
         since = self._admitting.get(profile.node_id)
         if self._state.member_of(profile.node_id) or (since and turn.now.boot_us - since < ADMIT_US):
             return

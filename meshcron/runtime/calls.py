@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -31,6 +32,9 @@ other agent had let us in is lost (ZeroMQ drops what waits on a connection whose
 
 KEPT_SECONDS = 2 * CALL_SECONDS
 """For how long an answer is kept for a repeated call: no asker waits as long."""
+
+KEPT_BYTES_MAX = 8 * 1024 * 1024
+"""Of answers kept. Beyond that the oldest are known to have been given, and are not said again."""
 
 OUTPUT = "OUTPUT"
 """The method of a call that reads an execution's output: `path` is its id, the headers are offset and most."""
@@ -82,6 +86,9 @@ class Calls:
         self._sessions: dict[str, int] = {}
         self._taken: dict[tuple[str, str], Reply | None] = {}
         """Calls that came here and may come again, with their answer once there is one."""
+        self._kept: deque[tuple[tuple[str, str], int]] = deque()
+        """Which of them hold an answer, oldest first, and its size."""
+        self._kept_bytes = 0
 
     def met(self, node_id: str, session: int) -> None:
         """That agent has spoken in this session."""
@@ -175,8 +182,20 @@ class Calls:
         if call.method in READS:
             del self._taken[key]
         else:
-            self._taken[key] = replies[0] if len(replies) == 1 else None
+            self._keep(key, replies)
             asyncio.get_running_loop().call_later(KEPT_SECONDS, self._taken.pop, key)
+
+    def _keep(self, key: tuple[str, str], replies: list[Reply]) -> None:
+        if len(replies) > 1:
+            return  # whoever has lost a piece of so long an answer hears that its outcome is unknown
+        self._taken[key] = replies[0]
+        self._kept.append((key, size := sum(map(len, replies[0].payload))))
+        self._kept_bytes += size
+        while self._kept_bytes > KEPT_BYTES_MAX or (self._kept and self._kept[0][0] not in self._taken):
+            oldest, size = self._kept.popleft()
+            self._kept_bytes -= size
+            if oldest in self._taken:
+                self._taken[oldest] = None
 
 
 def _pieces(call_id: str, answer: Answered) -> list[Reply]:

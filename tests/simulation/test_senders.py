@@ -417,6 +417,19 @@ def vars_of(struct: Struct) -> dict[str, Any]:
     return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
+def test_a_member_s_key_makes_no_second_member(scene: Scene) -> None:
+    """A worker's machine may knock with its node's key: as itself, not as somebody that may vote."""
+    agent, now = scene.hearer("leader")
+    worker = agent.state.member_of(scene.other_worker.node_id)
+    assert worker is not None
+    disguised = messages.Profile(**{**vars_of(profile("9" * 32)), "public_key": worker.public_key, "eligible": True})
+    answer = agent.answer(messages.Hello(disguised, "", 0), now)
+    assert isinstance(answer, messages.Refused)
+    assert "another member has this agent's key" in answer.why
+    wanted = agent.handle(events.MessageReceived(scene.other.node_id, messages.Admit(disguised, None)), now)
+    assert not [one for one in wanted if isinstance(one, effects.Persist)]
+
+
 def test_a_worker_s_gate_names_others(scene: Scene) -> None:
     """It has no say in who becomes a member, so a newcomer that knows its gate alone hears of gates that have."""
     worker, now = scene.hearer("other_worker")

@@ -51,6 +51,13 @@ def test_a_roster_number_is_given_once(book: Book) -> None:
     assert State.load(book.disk.load()).last_number == 2
 
 
+def test_no_two_members_have_one_key(book: Book) -> None:
+    """Whoever has a member's key speaks as that member, and as no other one."""
+    book.apply(entries.MemberPut(replace(member(2), public_key="its own")))
+    assert isinstance(book.apply(entries.MemberPut(replace(member(3), public_key="its own"))).outcome, Conflict)
+    assert 3 not in book.state.members
+
+
 @pytest.mark.parametrize("change", [{"public_key": "another"}, {"number": 9}])
 def test_a_node_id_never_changes_its_key_or_number(book: Book, change: dict[str, Any]) -> None:
     """Who has its data directory has its identity, and nobody else."""

@@ -49,7 +49,7 @@ def copies() -> Copies:
     membership = Membership("own", LAN)
     membership.start(0)
     beat(membership, start(7, "a"), NOW_US)
-    return Copies("own", 3, "mine", membership)
+    return Copies("own", 3, "mine", membership, LAN)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_restart_is_let_in_once_the_earlier_start_is_silent(copies: Copies) ->
 def test_an_earlier_start_that_is_heard_on_shows_a_copy() -> None:
     """Three seconds after the later one knocked; the operator is told once."""
     membership = Membership("own", LAN)
-    copies = Copies("own", 3, "mine", membership)
+    copies = Copies("own", 3, "mine", membership, LAN)
     told: list[object] = []
     for at_us in range(NOW_US, NOW_US + 2 * PROOF_US, LAN.beat_us):
         beat(membership, start(7, "a"), at_us)

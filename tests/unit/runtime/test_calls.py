@@ -124,6 +124,28 @@ def test_a_write_whose_answer_was_lost_is_done_once() -> None:
     asyncio.run(story())
 
 
+def test_answers_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that the oldest are not said again; what was done is not done again either."""
+    monkeypatch.setattr("meshcron.runtime.calls.KEPT_BYTES_MAX", 3)
+
+    async def story() -> None:
+        pair = Pair()
+        for _ in range(10):
+            await pair.a.ask("b", "POST", "/", {})
+        first, last = pair.sent[0], pair.sent[-1]
+        assert isinstance(first, Call)
+        assert isinstance(last, Call)
+        again: list[Message] = []
+        monkeypatch.setattr(pair.b, "_send", lambda _to, message: again.append(message))
+        pair.b.asked("a", first)
+        pair.b.asked("a", last)
+        assert [one.call_id for one in again if isinstance(one, Reply)] == [last.call_id]
+        assert len(pair.asked) == 10
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
 def test_a_restarted_agent_does_not_what_its_earlier_session_was_asked() -> None:
     """That one may have done it."""
 
