@@ -13,7 +13,7 @@ import pytest
 from meshcron.store.hard_state import HardStateFile
 from meshcron.store.store import HARD_STATE
 from tests.integration.agent.real_agent import contents, meshcron, refusal, wait_for
-from tests.integration.agent.test_damage import FRAME_BYTES, WAL_HEADER_BYTES, flip
+from tests.integration.agent.test_damage import FRAME_BYTES, WAL_HEADER_BYTES, flip, in_an_unused_page
 from tests.integration.agent.test_full_disk import MIB, Disk
 from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
 
@@ -27,7 +27,7 @@ RETURN_SECONDS = 60.0
 def flip_the_database(folder: Path) -> Path:
     """A bit of a page; returns the damaged file."""
     database = folder / "database"
-    flip(database, database.stat().st_size // 2)
+    flip(database, in_an_unused_page(database))
     return database
 
 
