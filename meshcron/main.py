@@ -231,8 +231,8 @@ class Process:
 
         readiness = Readiness(self._folder, parts.agent, parts.driver, standing, parts.local)
         await readiness.wait(self._finish, reachable)
-        markers.drop(self._folder)
         if not self._finish.decided:
+            markers.drop(self._folder)
             click.echo(f"meshcron: ready at {url}/v1/ (agent {self._config.name}, data in {self._folder})")
             if self._invitation:
                 click.echo(self._invitation)

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from meshcron.core.agent import Agent
+from meshcron.errors import StartRefused
 from meshcron.model import SECOND_US
 from meshcron.rows import Loaded
 from meshcron.runtime import clock
@@ -21,46 +27,65 @@ from meshcron.store.store import HARD_STATE
 RECOVERED_FILE = "recovered"
 """Stands in the data directory from a recovery, a salvage or an adoption until the agent has recorded what was lost."""
 
-ALONE = "alone"
-"""Its first word after a recovery: the others that vote are gone for good."""
 
-ADOPTED = "adopted"
-"""Its first word after an adoption; the second is the node id that the directory had."""
+class Recovery(Struct, frozen=True):
+    """What that file says."""
+
+    why: Literal["alone", "salvaged", "adopted"]
+    """`alone`: an operator's word that the others that vote are gone for good."""
+    formers: tuple[str, ...] = ()
+    """The node ids under which an adopted directory may have voted."""
+    generation: int = 0
+    """The one that the first start has chosen to open; whenever that dies, the next opens the same. 0 = none yet."""
+
+
+def recovery(folder: Path) -> Recovery | None:
+    """What has been begun and not recorded. Raises OSError, StartRefused."""
+    file = folder / RECOVERED_FILE
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Recovery)
+    except FileNotFoundError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise StartRefused(f'{file} is garbled; "meshcron recover --salvage" writes it anew') from None
+
+
+def begin_recovery(folder: Path, begun: Recovery) -> None:
+    """The next start has to record what may be lost; durable when this returns. Raises OSError."""
+    write_private(folder / RECOVERED_FILE, msgspec.json.encode(begun).decode() + "\n")
 
 
 def drawn_identity(folder: Path) -> Identity:
     """A new one: at a first start, and where a directory is adopted. What that one holds may be behind, as after a
-    salvage; and its old identity may live on elsewhere. Raises OSError."""
+    salvage; and its old identity may live on elsewhere. Raises OSError, StartRefused."""
     if (file := folder / NODE_FILE).exists():
-        begin_recovery(folder, str(json.loads(file.read_text()).get("identity", {}).get("node_id", "")))
+        former = str(json.loads(file.read_text()).get("identity", {}).get("node_id", ""))
+        begun = recovery(folder)
+        begin_recovery(folder, Recovery("adopted", (*(begun.formers if begun else ()), former)))
+        (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
     return new_identity()
 
 
-def begin_recovery(folder: Path, former: str) -> None:
-    """The agent of this folder, whose node id was `former`, will go on under a new one, and has to record what may be
-    lost. Raises OSError."""
-    write_private(folder / RECOVERED_FILE, f"{ADOPTED} {former}\n")
-    (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
-
-
 def opened_generation(folder: Path, loaded: Loaded, node_id: str) -> int:
-    """The generation that this start opens, because something may be lost; 0 = none."""
-    if "cluster" not in loaded.meta or not (folder / RECOVERED_FILE).exists():
+    """The generation that this start opens, because something may be lost; 0 = none. Written down before anything is
+    opened, so that starts that are killed on the way open one in all. Raises OSError, StartRefused."""
+    begun = recovery(folder)
+    if "cluster" not in loaded.meta or begun is None:
         return 0
-    return held(loaded, node_id).next_generation
+    if not begun.generation:
+        begun = replace(begun, generation=held(loaded, node_id).next_generation)
+        begin_recovery(folder, begun)
+    return begun.generation
 
 
 def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
     """Whether an adopted or salvaged directory is that of a cluster in which others vote: going on with it here would
-    be a second cluster with the same jobs."""
-    marker = folder / RECOVERED_FILE
-    if not marker.exists():
-        return False
-    word, _, former = marker.read_text(encoding="ascii").strip().partition(" ")
-    if word == ALONE:
+    be a second cluster with the same jobs. Raises OSError, StartRefused."""
+    begun = recovery(folder)
+    if begun is None or begun.why == "alone":
         return False
     voters = {member.node_id for member in loaded.members if member.voter}
-    return bool(voters - {former}) if word == ADOPTED else len(voters) > 1
+    return bool(voters - set(begun.formers)) if begun.why == "adopted" else len(voters) > 1
 
 
 def set_aside(folder: Path) -> None:
@@ -87,5 +112,5 @@ def mark_copy(folder: Path, agent: Agent) -> None:
 
 def drop(folder: Path) -> None:
     """The agent is what it seemed to be: what an earlier start left for this one is done."""
-    for name in (RECOVERED_FILE, COPY_FILE):
+    for name in (COPY_FILE, RECOVERED_FILE):
         (folder / name).unlink(missing_ok=True)

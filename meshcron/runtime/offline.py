@@ -15,8 +15,8 @@ from meshcron.messages import GateMessage, Welcome, generation_number
 from meshcron.model import SECOND_US
 from meshcron.net.keys import ClusterKey, find_key
 from meshcron.runtime import clock
-from meshcron.runtime.credentials import LOCAL_FILE, new_identity, write_private
-from meshcron.runtime.markers import ALONE, RECOVERED_FILE
+from meshcron.runtime.credentials import LOCAL_FILE, new_identity
+from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, recovery
 from meshcron.runtime.recovery import Held, Inquiry, held, why_not
 from meshcron.store.directory import NODE_FILE, DataDirectory, machine_id
 from meshcron.store.log import LogBase
@@ -43,7 +43,7 @@ def recover(folder: Path, key_file: Path | None, join: Sequence[Address], interf
         answers = asyncio.run(_ask_survivors(ours, store, key.key, join, interfaces))
         if why := why_not(ours, answers):
             raise StartRefused(f"nothing was changed: {why}")
-        write_private(folder / RECOVERED_FILE, ALONE + "\n")
+        begin_recovery(folder, Recovery("alone"))
     except OSError as error:
         raise StartRefused(words(error, folder)) from error
     finally:
@@ -79,12 +79,16 @@ def salvage(folder: Path) -> str:
     directory.lock()
     try:
         label = str(clock.wall_clock_us() // SECOND_US)
+        before = _begun(folder)
         # First: a crash or a full disk in between must not let the agent go on as if nothing were lost.
-        write_private(folder / RECOVERED_FILE, label + "\n")
+        begin_recovery(folder, Recovery("salvaged"))
         try:
             report = salvage_files(folder, label, _applied_entry)
         except StartRefused:
-            (folder / RECOVERED_FILE).unlink()
+            if before is None:
+                (folder / RECOVERED_FILE).unlink()
+            else:
+                begin_recovery(folder, before)
             raise
         directory.rename(new_identity())
         (folder / LOCAL_FILE).unlink(missing_ok=True)  # it was the old node id's
@@ -99,6 +103,14 @@ def salvage(folder: Path) -> str:
     lines.append(f"the damaged files stay beside it: {', '.join(report.set_aside)}")
     lines.append('start the agent again with "meshcron up"')
     return "\n".join(lines)
+
+
+def _begun(folder: Path) -> Recovery | None:
+    """What an earlier recovery, salvage or adoption has left to be recorded: a refusal takes nothing of it back."""
+    try:
+        return recovery(folder)
+    except StartRefused:
+        return Recovery("salvaged")  # garbled: it says no less than that
 
 
 def _refuse_unused(folder: Path) -> None:

@@ -79,9 +79,12 @@ class Lab:
 
     # the agent
 
-    def start(self, *, recovering: bool = False) -> Lab:
-        """A session begins; with a disk that answers it leads soon. `recovering`: its directory was salvaged."""
+    def start(self, *, recovering: bool = False, generation: int = 0) -> Lab:
+        """A session begins; with a disk that answers it leads soon. `recovering`: its directory was salvaged;
+        `generation`: and so at an earlier start, which has chosen that one."""
         self.session += 1
+        if recovering and not generation:
+            generation = next_generation(self.disk.load().mark.generation, NODE)
         settings = Settings(
             node_id=NODE,
             name="one",
@@ -92,7 +95,7 @@ class Lab:
             horizon_us=3 * SECOND_US,
             cluster=CLUSTER,
             tokens=(TOKEN,),
-            generation=next_generation(self.disk.load().mark.generation, NODE) if recovering else 0,
+            generation=generation,
         )
         self._durable = 0
         self._unsynced.clear()
