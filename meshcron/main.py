@@ -30,7 +30,7 @@ from meshcron.model import Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key
 from meshcron.reload import Reload
 from meshcron.rows import Loaded
-from meshcron.runtime import clock, markers, offline
+from meshcron.runtime import clock, markers, offline, set_aside
 from meshcron.runtime.calls import ANSWER_BYTES_MAX, Answered
 from meshcron.runtime.credentials import (
     LOCAL_FILE,
@@ -79,8 +79,10 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     for warning in config.warnings():
         log.warning(warning)
     open_files, passing = raise_limit(), failpoint(os.environ)
-    while (code := asyncio.run(Process(config, reread, open_files=open_files, passing=passing).live())) == START_OVER:
-        markers.set_aside(Path(config.data_dir))
+    code = START_OVER
+    while code == START_OVER:
+        set_aside.finish(Path(config.data_dir))
+        code = asyncio.run(Process(config, reread, open_files=open_files, passing=passing).live())
     return code
 
 
@@ -139,10 +141,9 @@ class Process:
             loaded = self._store.open(lambda: markers.drawn_identity(self._folder), adopt=config.adopt_data_dir)
             VOCABULARY.refuse_newer_disk(loaded)
             if markers.votes_elsewhere(self._folder, loaded):
-                log.warning("others vote in the cluster of this directory: its database is set aside, to join anew")
                 for one in sockets:
                     one.close()
-                return START_OVER
+                return self._start_over("others vote in its cluster, which goes on without it")
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
@@ -239,7 +240,11 @@ class Process:
         code = await self._finish.code()
         if self._finish.failure:
             log.error(self._finish.failure)
-        return code
+        return self._start_over(self._finish.why_anew) if code == START_OVER else code
+
+    def _start_over(self, why: str) -> int:
+        set_aside.begin(self._folder, self._store.identity.node_id, why)
+        return START_OVER
 
     async def _close(self, parts: Parts) -> None:
         markers.mark_copy(self._folder, parts.agent)

@@ -351,7 +351,7 @@ class Agent:
         heard = self.ledger.message(sender, message, turn)
         if self.ledger.has_forgotten and not self._over:
             turn.at_once(Alarm("amnesia", FORGOTTEN))
-            self._start_over("its log ends before what it has acknowledged", turn)
+            self._start_over("it has forgotten entries that it had acknowledged", turn)
         if heard and isinstance(message, messages.Append):
             self.clock.hear(turn.now, message.cluster_us)
             self.leadership.end(turn)

@@ -74,7 +74,8 @@ class Connect(Struct, frozen=True):
 
 
 class StartOver(Struct, frozen=True):
-    """This agent's cluster is dissolved, or goes on without it: set its database aside and begin as a newcomer."""
+    """This agent's cluster is dissolved or goes on without it, or its disk has forgotten what it promised: set its
+    database aside and begin as a newcomer."""
 
     why: str
     after: int = 0

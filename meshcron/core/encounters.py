@@ -81,7 +81,7 @@ class Encounters:
             return
         what = meets(self._known.cluster, self._is_unused(), wait.cluster, wait.virgin)
         if what == "dissolve" and turn.now.boot_us - self._leadership.led_boot_us >= LEADERLESS_US:
-            self._start_over(f"its cluster has no leader any more; it joins {wait.cluster}", turn)
+            self._start_over(f"its unused cluster has no leader any more, and {wait.cluster} has one", turn)
 
     def _is_unused(self) -> bool:
         """As far as our own log tells: what was committed, and is missing here, does not need us."""
@@ -115,7 +115,7 @@ class Encounters:
     def woke(self, turn: Turn) -> None:
         """Time has passed."""
         if self._farewell_boot_us and turn.now.boot_us >= self._farewell_boot_us:
-            self._start_over(f"this cluster joins {self._state.dissolved}", turn)
+            self._start_over(f"its cluster was dissolved into {self._state.dissolved}", turn)
 
     # our own, recovered
 
@@ -127,7 +127,7 @@ class Encounters:
         number = messages.generation_number(generation)
         if expelled or self._settings.eligible or self._state.cluster:
             turn.at_once(Alarm("outlived", f"this cluster was recovered (generation {number}): its old log ends here"))
-            self._start_over("this cluster was recovered without this agent", turn)
+            self._start_over("its cluster was recovered without it", turn)
             return True
         turn.at_once(Alarm("recovered", f"this cluster was recovered (generation {number}): this agent follows"))
         self._runner.enter(self._known.cluster, generation, turn)

@@ -6,12 +6,8 @@ import asyncio
 import os
 import signal
 
-import structlog
-
 START_OVER = -1
 """Not an exit code: begin again as a newcomer."""
-
-log = structlog.get_logger("meshcron")
 
 
 class Finish:
@@ -22,6 +18,8 @@ class Finish:
         self._code: asyncio.Future[int] = loop.create_future()
         self.failure = ""
         """Why it has to end."""
+        self.why_anew = ""
+        """Why it begins again as a newcomer."""
 
     @property
     def decided(self) -> bool:
@@ -44,9 +42,9 @@ class Finish:
             self._code.set_result(1)
 
     def start_over(self, why: str) -> None:
-        """This agent's cluster is dissolved: its database is set aside, the next start is a newcomer's."""
+        """Its database is set aside (set_aside.py), the next start is a newcomer's."""
         if not self._code.done():
-            log.info("starting over", why=why)
+            self.why_anew = why
             self._code.set_result(START_OVER)
 
     def _asked(self) -> None:

@@ -1,6 +1,7 @@
 """What is left in a data directory for its next start: that something of it may be lost, that it is a copy of another.
 
-A directory with such a marker may be that of a cluster which goes on elsewhere: then its database is set aside.
+A directory with such a marker may be that of a cluster which goes on elsewhere: then its database is set aside
+(set_aside.py).
 """
 
 from __future__ import annotations
@@ -15,14 +16,10 @@ from msgspec.structs import replace
 
 from meshcron.core.agent import Agent
 from meshcron.errors import StartRefused
-from meshcron.model import SECOND_US
 from meshcron.rows import Loaded
-from meshcron.runtime import clock
-from meshcron.runtime.credentials import ADMIN_FILE, LOCAL_FILE, new_identity, write_private
+from meshcron.runtime.credentials import LOCAL_FILE, new_identity, write_private
 from meshcron.runtime.recovery import held
-from meshcron.store.database import DATABASE
-from meshcron.store.directory import COPY_FILE, NODE_FILE, DataDirectory, Identity, machine_id
-from meshcron.store.store import HARD_STATE
+from meshcron.store.directory import COPY_FILE, NODE_FILE, Identity
 
 RECOVERED_FILE = "recovered"
 """Stands in the data directory from a recovery, a salvage or an adoption until the agent has recorded what was lost."""
@@ -86,22 +83,6 @@ def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
         return False
     voters = {member.node_id for member in loaded.members if member.voter}
     return bool(voters - set(begun.formers)) if begun.why == "adopted" else len(voters) > 1
-
-
-def set_aside(folder: Path) -> None:
-    """The database of a cluster that is dissolved, or goes on without this agent, makes way for the one it joins. The
-    node id goes with it: under it this agent has voted, and it must not vote again without that memory."""
-    label = clock.wall_clock_us() // SECOND_US
-    directory = DataDirectory(folder, machine_id())
-    directory.lock()
-    try:
-        directory.rename(new_identity())
-        for file in folder.iterdir():
-            if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, LOCAL_FILE}:
-                file.rename(file.with_name(f"dissolved-{label}-{file.name}"))
-    finally:
-        directory.close()
-    (folder / RECOVERED_FILE).unlink(missing_ok=True)  # last: until then the next start sets aside what is left
 
 
 def mark_copy(folder: Path, agent: Agent) -> None:

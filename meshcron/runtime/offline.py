@@ -14,7 +14,7 @@ from meshcron.errors import StartRefused
 from meshcron.messages import GateMessage, Welcome, generation_number
 from meshcron.model import SECOND_US
 from meshcron.net.keys import ClusterKey, find_key
-from meshcron.runtime import clock
+from meshcron.runtime import clock, set_aside
 from meshcron.runtime.credentials import LOCAL_FILE, new_identity
 from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, recovery
 from meshcron.runtime.recovery import Held, Inquiry, held, why_not
@@ -114,9 +114,11 @@ def _begun(folder: Path) -> Recovery | None:
 
 
 def _refuse_unused(folder: Path) -> None:
-    """Raises StartRefused where no agent has lived."""
+    """Raises StartRefused where no agent has lived, or what it left is on its way elsewhere."""
     if not (folder / NODE_FILE).exists():
         raise StartRefused(f"{folder}: no agent has ever run here; give its folder with --data-dir")
+    if set_aside.is_begun(folder):
+        raise StartRefused(f'{folder}: its database is being set aside; start the agent with "meshcron up"')
 
 
 def _applied_entry(meta: dict[str, str]) -> LogBase:

@@ -114,6 +114,12 @@ class DataDirectory:
         copy.unlink(missing_ok=True)
         return renamed
 
+    @property
+    def node_id(self) -> str:
+        """Whose it says it is, wherever it lies; "" = nobody's yet. Raises StartRefused: node.json is unreadable."""
+        kept = self._read()
+        return kept.identity.node_id if kept else ""
+
     def rename(self, identity: Identity) -> Identity:
         """Go on as somebody new (adoption, salvage). The old file stays as node.json.old-1, -2, ... Raises
         StartRefused."""

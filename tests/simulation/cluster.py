@@ -309,7 +309,7 @@ class Host:
                 self.known = {one.node_id: one.endpoint for one in effect.members}
             case effects.StartOver():
                 self.agent = None
-                self.wipe()  # set aside (markers.py); under the old id it must not vote again without its memory
+                self.wipe()  # set aside (set_aside.py); under the old id it must not vote again without its memory
                 self.session += 1
                 self.later(100_000, self.start)
             case effects.Answer():

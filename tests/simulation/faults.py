@@ -109,7 +109,7 @@ class Faults:
 
     def clone(self, host: Host) -> None:
         """Instead of its own directory it has a copy of another machine's. A start refuses that; adopted, it is
-        somebody new, and the database of a cluster in which others vote is set aside (runtime/markers.py)."""
+        somebody new, and the database of a cluster in which others vote is set aside (runtime/set_aside.py)."""
         if self._may_lose(host):
             self.crash(host)
             host.wipe()

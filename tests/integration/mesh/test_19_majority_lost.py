@@ -88,7 +88,8 @@ def test_19_the_majority_is_lost_for_good(folder: Path) -> None:
         wait_for(lambda: found.client("GET", "/ready").status == 200, "its place among them", 40)
         assert sorted(found.jobs()) == ["after", "before"]
         assert found.leader_name in {"left", "new1", "new2"}
-        assert list(found.folder.glob("dissolved-*-database"))
+        (why,) = found.folder.glob("set-aside-*/why")
+        assert "its cluster was recovered without it" in why.read_text()
         assert "this cluster was recovered (generation 1)" in found.log
         assert old_id not in {one["id"] for one in left.members}
     finally:

@@ -127,7 +127,7 @@ def test_a_copy_of_a_data_directory(cluster: RealCluster, tmp_path: Path) -> Non
             "copy": False
         }
         wait_for(lambda: copy.jobs() == cluster.leader.jobs(), "the jobs")
-        assert list(copy.folder.glob("dissolved-*-database"))
+        assert list(copy.folder.glob("set-aside-*/database"))
         assert not (copy.folder / "recovered").exists()
     finally:
         cluster.leader.client("DELETE", "/v1/members/copy")
