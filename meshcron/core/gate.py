@@ -204,12 +204,14 @@ class Gate:
         if self._copies.judge(profile, hello.echo, turn.now.boot_us):
             self._copies.met(profile, hello.echo, turn)
             return
-        if hello.cluster == cluster and hello.generation > self._runner.fence.generation:
-            # Only an answer to a question of ours is believed: ask there.
-            self.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn)
-            return
         member = self._known.member(profile.node_id)
-        if member is not None and member.public_key == profile.public_key and hello.cluster in ("", cluster):
+        recovered = hello.cluster == cluster and hello.generation > self._runner.fence.generation
+        if not recovered and self._why_not(hello, member):
+            return  # it was refused
+        if recovered or (member is not None and hello.cluster not in ("", cluster)):
+            # Only an answer to a question of ours is believed, and a gate has the cluster key: ask there.
+            self.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn)
+        elif member is not None:
             self._known.learn_endpoint(profile.node_id, profile.endpoint)
         elif not hello.cluster:
             self._pass_on(messages.Admit(profile, hello.token), turn)

@@ -22,6 +22,7 @@ from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, lea
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
+from meshcron.core.gate import Gate
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
@@ -261,6 +262,24 @@ MUTATIONS = (
         "if True:",
         scripts.test_a_survivor_goes_on_alone_and_the_dead_come_back_as_newcomers,
         "host. ",
+    ),
+    Mutation(
+        "a member's word makes no other cluster",
+        Gate,
+        "heard",
+        "self.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn)",
+        "self._encounters.met(hello.cluster, turn, virgin=hello.virgin)",
+        partial(senders.test_a_member_s_word_makes_no_other_cluster, "", silent=False),
+        "dissolved|assert|None",
+    ),
+    Mutation(
+        "who was refused moves nothing",
+        Gate,
+        "heard",
+        "self._why_not(hello, member)",
+        "False",
+        partial(senders.test_a_member_s_word_makes_no_other_cluster, "9" * 32, silent=False),
+        "dissolved|assert|None",
     ),
     Mutation(
         "a recovery is recorded once",

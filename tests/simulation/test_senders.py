@@ -448,6 +448,51 @@ def test_a_worker_s_gate_names_others(scene: Scene) -> None:
     assert knocked >= {(gate.host, gate.gate_port) for gate in answer.gates}
 
 
+def unused() -> tuple[Cluster, Host, Host]:
+    """A cluster without jobs, who leads it, and a worker of it."""
+    world = Cluster(9)
+    world.add()
+    worker = world.add(eligible=False)
+    for host in world.hosts:
+        host.start()
+    assert world.run_until(lambda: world.leader() and len(world.leader().agent.roster()) == 2, 30), world.describe()
+    world.run_for(2)
+    return world, led(world), worker
+
+
+def claim(host: Host, **said: object) -> events.HelloHeard:
+    """A Hello, with its sender's key, of a lived-in cluster that nobody has seen."""
+    (info,) = [one for one in host.agent.roster() if one.node_id == host.node_id]
+    fields = {**vars_of(profile(host.node_id)), "public_key": info.public_key, "endpoint": host.endpoint}
+    return events.HelloHeard(messages.Hello(messages.Profile(**{**fields, **said}), "0" * 32, 0, virgin=False))
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("node_id", ["", "9" * 32])
+def test_a_member_s_word_makes_no_other_cluster(node_id: str, silent: bool) -> None:
+    """A worker's machine says that it lives in another cluster, as itself or as somebody new with its key: the unused
+    one that it is in does not dissolve, nor is a person alarmed. At most the gate that it names is asked."""
+    world, leader, worker = unused()
+    said = claim(worker, **({"node_id": node_id} if node_id else {}))
+    if silent:
+        worker.crash()
+        world.run_for(5)
+    cluster = leader.agent.cluster
+    for _ in range(5):
+        leader.give(said)
+        world.run_for(3)
+    assert (leader.agent.cluster, leader.agent.state.dissolved) == (cluster, "")
+    assert not world.alarms["two_clusters"]
+
+
+def test_the_cluster_key_s_word_does() -> None:
+    """Nobody knows the key it knocks with, so it is the cluster's, which is trusted fully (docs/SECURITY.md)."""
+    world, leader, worker = unused()
+    leader.give(claim(worker, node_id="9" * 32, public_key="another"))
+    world.run_for(1)
+    assert leader.agent is None or leader.agent.state.dissolved == "0" * 32
+
+
 def test_everything_that_was_ever_said_is_said_again() -> None:
     """Fault 17, by somebody who may speak: orders, stops, votes, appends and reports of two terms, all delivered once
     more when they are over. Nothing starts again, nobody votes twice, the term and the leader stay (the invariants are
