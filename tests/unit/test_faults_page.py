@@ -1,4 +1,5 @@
-"""docs/FAULTS.md is true: each test it names is there, and each fault that must have one has one with its number."""
+"""docs/FAULTS.md is true: each test it names is there, each that has a fault's number stands there, and each fault that
+must have one has one with its number."""
 
 from __future__ import annotations
 
@@ -45,6 +46,19 @@ def test_what_is_required_has_a_test_that_names_its_number() -> None:
     assert [
         name for one, tests in NAMED.items() for _, name in tests if numbers(name) and one not in numbers(name)
     ] == []
+
+
+def test_each_test_that_names_its_number_stands_there() -> None:
+    """In the row of the fault; one that tells of several, in the row of one of them."""
+    told = [
+        (str(file.relative_to(TESTS)), name)
+        for file in TESTS.rglob("test_*.py")
+        if file != Path(__file__)
+        for name in re.findall(r"^ *(?:async )?def (test_\d\w*)\(", file.read_text(), re.MULTILINE)
+    ]
+    assert len(told) > len(REQUIRED)
+    unnamed = [test for test in told if not any(test in NAMED.get(one, []) for one in numbers(test[1]))]
+    assert unnamed == []
 
 
 def test_names_tell_numbers() -> None:

@@ -46,7 +46,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_1_to_5_a_step_is_reached(step: str, killed: list[tuple[int, int]]) -> None:
+def test_a_step_is_reached(step: str, killed: list[tuple[int, int]]) -> None:
     """By its own events and effects and no others, and only the n-th time counts."""
     for what in REACHED[step]:
         passing = failpoint({"MESHCRON_FAIL": f"{step}:2"})
