@@ -25,6 +25,7 @@ from meshcron.core.agent import Agent
 from meshcron.core.events import Event, TagsChanged
 from meshcron.core.settings import Settings
 from meshcron.errors import NoLeader, StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.messages import Call, Endpoint
 from meshcron.model import Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key
@@ -33,7 +34,6 @@ from meshcron.rows import Loaded
 from meshcron.runtime import clock, markers, offline, set_aside
 from meshcron.runtime.calls import ANSWER_BYTES_MAX, Answered
 from meshcron.runtime.credentials import (
-    LOCAL_FILE,
     admin_token,
     invitation,
     local_token,

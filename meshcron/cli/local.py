@@ -10,12 +10,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from meshcron.cli.failures import NOT_ALLOWED, USAGE, Failure
+from meshcron.files import AGENT_FILE, LOCAL_FILE
 
 URL_DEFAULT = "http://127.0.0.1:8080"
 """The default of `http` (API.md, Who may)."""
-
-AGENT_FILE = "agent.json"
-TOKEN_FILE = "local.token"  # noqa: S105 - a file's name
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -140,7 +138,7 @@ def _one_word(content: str, place: str) -> str:
 
 def _with_local_token(url: str, record: Record) -> Endpoint:
     """The endpoint with the local token, or with the reason why it is kept back."""
-    file = record.folder / TOKEN_FILE
+    file = record.folder / LOCAL_FILE
     try:
         token = _one_word(file.read_text(encoding="utf-8"), str(file))
     except PermissionError:

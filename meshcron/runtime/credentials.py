@@ -9,13 +9,13 @@ import secrets
 import shlex
 from pathlib import Path
 
+from meshcron.files import LOCAL_FILE
 from meshcron.model import Token
 from meshcron.net.keys import ClusterKey, new_curve_pair
 from meshcron.runtime import clock
 from meshcron.store.directory import Identity
 
 ADMIN_FILE = "admin.token"
-LOCAL_FILE = "local.token"
 TOKEN_BYTES = 32
 
 

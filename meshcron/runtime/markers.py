@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from meshcron.core.agent import Agent
 from meshcron.errors import StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.rows import Loaded
-from meshcron.runtime.credentials import LOCAL_FILE, new_identity, write_private
+from meshcron.runtime.credentials import new_identity, write_private
 from meshcron.runtime.recovery import held
 from meshcron.store.directory import COPY_FILE, NODE_FILE, Identity
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshcron.errors import StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.messages import GateMessage, Welcome, generation_number
 from meshcron.model import SECOND_US
 from meshcron.net.keys import ClusterKey, find_key
 from meshcron.runtime import clock, set_aside
-from meshcron.runtime.credentials import LOCAL_FILE, new_identity
+from meshcron.runtime.credentials import new_identity
 from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, recovery
 from meshcron.runtime.recovery import Held, Inquiry, held, why_not
 from meshcron.store.directory import NODE_FILE, DataDirectory, machine_id

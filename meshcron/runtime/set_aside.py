@@ -15,9 +15,10 @@ import structlog
 from msgspec import Struct
 
 from meshcron.errors import StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.model import SECOND_US
 from meshcron.runtime import clock, markers
-from meshcron.runtime.credentials import ADMIN_FILE, LOCAL_FILE, new_identity, write_private
+from meshcron.runtime.credentials import ADMIN_FILE, new_identity, write_private
 from meshcron.store.database import DATABASE
 from meshcron.store.directory import DataDirectory, machine_id
 from meshcron.store.files import PRIVATE_FOLDER_MODE, sync_folder

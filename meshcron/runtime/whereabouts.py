@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from meshcron.files import AGENT_FILE
 from meshcron.messages import Endpoint
 from meshcron.runtime.credentials import write_private
-
-AGENT_FILE = "agent.json"
 
 
 def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint) -> None:

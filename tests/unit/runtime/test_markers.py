@@ -9,9 +9,9 @@ import pytest
 
 from meshcron import entries
 from meshcron.errors import StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.messages import next_generation
 from meshcron.runtime import markers
-from meshcron.runtime.credentials import LOCAL_FILE
 from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, drawn_identity
 from meshcron.store.directory import COPY_FILE, NODE_FILE
 from tests.unit.core.disk import NODE

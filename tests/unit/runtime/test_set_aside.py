@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from meshcron.errors import StartRefused
+from meshcron.files import LOCAL_FILE
 from meshcron.runtime import markers, offline, set_aside
-from meshcron.runtime.credentials import ADMIN_FILE, LOCAL_FILE, new_identity
+from meshcron.runtime.credentials import ADMIN_FILE, new_identity
 from meshcron.runtime.markers import Recovery
 from meshcron.store.directory import COPY_FILE, machine_id
 from meshcron.store.store import Store
