@@ -237,6 +237,7 @@ class Process:
             click.echo(f"meshcron: ready at {url}/v1/ (agent {self._config.name}, data in {self._folder})")
             if self._invitation:
                 click.echo(self._invitation)
+            reachable()  # last: who waits for agent.json finds done and said what a start does and says
         code = await self._finish.code()
         if self._finish.failure:
             log.error(self._finish.failure)

@@ -41,7 +41,8 @@ class Readiness:
 
     async def wait(self, finish: Finish, announce: Callable[[], None]) -> None:
         """One that stands alone waits for its disk only; a member waits for the others, however long that takes, and
-        can be asked meanwhile what it waits for. Returns early where the process is to end. Raises StartRefused."""
+        can be asked meanwhile what it waits for: `announce`. Returns early where the process is to end. Raises
+        StartRefused."""
         agent, began = self._agent, clock.monotonic_seconds()
         asked = announced = False
         while not finish.decided:
@@ -52,8 +53,6 @@ class Readiness:
             if not self._standing.why_not_ready():
                 if agent.state.token_by_hash(self._local.sha256) is not None or not agent.leading:
                     self._drop_unused_token()
-                    if not announced:
-                        announce()
                     return
                 if not asked:
                     self._driver.handle(Proposed("local token", PutToken(self._local)))
