@@ -410,6 +410,7 @@ class Call(Struct, frozen=True, tag="call", kw_only=True):
     """An HTTP request that another agent must answer. Its token is checked again there: no agent's word counts."""
 
     call_id: str
+    """Rises from call to call and from start to start of the agent that asks: what is forgotten is not done again."""
     method: str
     path: str
     headers: dict[str, str]
@@ -427,7 +428,7 @@ class Reply(Struct, frozen=True, tag="reply", kw_only=True):
     number: int
     last: bool
     status: int = 0
-    """Of HTTP, in the first piece; 0 there: the session that was asked has ended."""
+    """Of HTTP, in the first piece; 0 there: what became of the call is not known (any more)."""
     headers: dict[str, str] = {}
     applied_index: int = 0
     payload: tuple[bytes, ...] = ()

@@ -6,15 +6,16 @@ The caller's token travels along and is checked again over there: no agent's wor
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections import deque
+import json
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 
 import structlog
 from msgspec import Struct
 
-from meshcron.errors import NoLeader, OutcomeUnknown
+from meshcron.errors import NoLeader, OutcomeUnknown, TooLarge
 from meshcron.messages import Call, Message, Reply
+from meshcron.runtime.taken import OPEN_MAX, Taken
 from meshcron.runtime.tasks import Tasks
 
 PIECE_BYTES = 256 * 1024
@@ -30,11 +31,8 @@ REPEAT_SECONDS = 0.25
 """A call that is not answered is sent again after this, and each time after twice as long: one that left before the
 other agent had let us in is lost (ZeroMQ drops what waits on a connection whose handshake was refused)."""
 
-KEPT_SECONDS = 2 * CALL_SECONDS
-"""For how long an answer is kept for a repeated call: no asker waits as long."""
-
-KEPT_BYTES_MAX = 8 * 1024 * 1024
-"""Of answers kept. Beyond that the oldest are known to have been given, and are not said again."""
+BODY_BYTES_MAX = 448 * 1024
+"""Of a request: with 64 KiB for its URL and headers, quoted, it makes a message of 512 KiB."""
 
 OUTPUT = "OUTPUT"
 """The method of a call that reads an execution's output: `path` is its id, the headers are offset and most."""
@@ -52,22 +50,37 @@ class Answered(Struct, frozen=True):
     """The asker shows a write only once it has applied this itself."""
 
 
+class Unanswered(Struct, frozen=True):
+    """There will be no answer."""
+
+    why: str
+
+
 class Waiting(Struct):
     """A call on its way."""
 
     to: str
-    done: asyncio.Future[Answered | None]
-    """None: that agent has ended."""
+    done: asyncio.Future[Answered | Unanswered]
     first: Reply | None = None
     pieces: list[bytes] = []
     size: int = 0
 
+    def end(self, how: Answered | Unanswered) -> None:
+        """The first word counts."""
+        if not self.done.done():
+            self.done.set_result(how)
+
 
 ENDED = 0
-"""The status of a Reply that says: the session that was asked has ended."""
+"""The status of a Reply that says: a session that is over may have done this, or it was forgotten what became of it."""
+
+CALL_DIGITS = 16
+"""Hexadecimal, of each half of a call id: ids of one agent sort as it gave them."""
 
 READS = frozenset({"GET", "HEAD", OUTPUT})
 """What may be done twice."""
+
+TOO_MANY = f"{OPEN_MAX} requests of this agent wait for the leader already; try again"
 
 Serve = Callable[[str, Call], Awaitable[Answered]]
 """(node id of the asking agent, call) -> the answer."""
@@ -82,47 +95,51 @@ class Calls:
         self._serve = serve
         self._tasks = tasks
         self._session = session
+        self._numbers = count(1)
         self._waiting: dict[str, Waiting] = {}
         self._sessions: dict[str, int] = {}
-        self._taken: dict[tuple[str, str], Reply | None] = {}
-        """Calls that came here and may come again, with their answer once there is one."""
-        self._kept: deque[tuple[tuple[str, str], int]] = deque()
-        """Which of them hold an answer, oldest first, and its size."""
-        self._kept_bytes = 0
+        self._taken = Taken()
+
+    # asking
 
     def met(self, node_id: str, session: int) -> None:
         """That agent has spoken in this session."""
         self._sessions[node_id] = max(session, self._sessions.get(node_id, 0))
 
     async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered:
-        """Have another agent answer. Where it does not within CALL_SECONDS, or ends meanwhile: raises NoLeader for what
-        only reads, OutcomeUnknown for everything else."""
-        call_id = secrets.token_hex(8)
-        waiting = Waiting(to, asyncio.get_running_loop().create_future())
-        self._waiting[call_id] = waiting
-        try:
-            call = Call(
-                call_id=call_id,
-                method=method,
-                path=path,
-                headers=headers,
-                session=self._sessions.get(to, 0),
-                payload=(body,) if body else (),
-            )
-            async with asyncio.timeout(CALL_SECONDS):
-                answer = await self._answer_to(call, waiting)
-            why = "has ended"
-        except TimeoutError:
-            answer, why = None, f"did not answer within {CALL_SECONDS:g} s"
-        finally:
-            del self._waiting[call_id]
-        if answer is not None:
+        """Have another agent answer: the leader, or for OUTPUT the one that ran it. Where it does not within
+        CALL_SECONDS, or ends meanwhile: raises NoLeader for what only reads, OutcomeUnknown for everything else. Raises
+        TooLarge."""
+        if len(body) > BODY_BYTES_MAX:
+            raise TooLarge("body", f"is larger than {BODY_BYTES_MAX} bytes", "send it to the leader itself")
+        call_id = f"{self._session:0{CALL_DIGITS}x}{next(self._numbers):0{CALL_DIGITS}x}"
+        call = Call(
+            call_id=call_id,
+            method=method,
+            path=path,
+            headers=headers,
+            session=self._sessions.get(to, 0),
+            payload=(body,) if body else (),
+        )
+        answer = await self._answer_or_why(call, to)
+        if isinstance(answer, Answered):
             return answer
         if method in READS:
-            raise NoLeader(f"the agent that knows {why}")
-        raise OutcomeUnknown(f"the leader {why}; it may still take effect")
+            raise NoLeader(f"the agent that knows {answer.why}")
+        raise OutcomeUnknown(f"the leader {answer.why}; the write may have been done, or still be")
 
-    async def _answer_to(self, call: Call, waiting: Waiting) -> Answered | None:
+    async def _answer_or_why(self, call: Call, to: str) -> Answered | Unanswered:
+        waiting = Waiting(to, asyncio.get_running_loop().create_future())
+        self._waiting[call.call_id] = waiting
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._answer_to(call, waiting)
+        except TimeoutError:
+            return Unanswered(f"did not answer within {CALL_SECONDS:g} s")
+        finally:
+            del self._waiting[call.call_id]
+
+    async def _answer_to(self, call: Call, waiting: Waiting) -> Answered | Unanswered:
         pause = REPEAT_SECONDS
         self._send(waiting.to, call)
         while call.session or call.method in READS:
@@ -137,8 +154,8 @@ class Calls:
     def gone(self, node_id: str) -> None:
         """That agent's process has ended: what it was asked it will never answer."""
         for waiting in self._waiting.values():
-            if waiting.to == node_id and not waiting.done.done():
-                waiting.done.set_result(None)
+            if waiting.to == node_id:
+                waiting.end(Unanswered("has ended"))
 
     def answered(self, sender: str, reply: Reply) -> None:
         """A piece of an answer. Pieces of one connection arrive in order; a gap means that one was lost."""
@@ -146,56 +163,60 @@ class Calls:
         if waiting is None or waiting.to != sender or waiting.done.done() or reply.number != len(waiting.pieces):
             return
         if reply.number == 0 and reply.status == ENDED:
-            waiting.done.set_result(None)
+            waiting.end(Unanswered("was started again, or does not remember"))
             return
         waiting.first = waiting.first or reply
         piece = b"".join(reply.payload)
         waiting.pieces.append(piece)
         waiting.size += len(piece)
         if waiting.size > ANSWER_BYTES_MAX:
-            return
-        if reply.last:
+            waiting.end(Unanswered(f"answers more than {ANSWER_BYTES_MAX} bytes"))
+        elif reply.last:
             first = waiting.first
             body = b"".join(waiting.pieces)
-            waiting.done.set_result(Answered(first.status, first.headers, body, first.applied_index))
+            waiting.end(Answered(first.status, first.headers, body, first.applied_index))
+
+    # being asked
 
     def asked(self, sender: str, call: Call) -> None:
         """Another agent asks us. What it asked of an earlier session of ours may have been done then."""
-        key = sender, call.call_id
+        key, taken, reads = (sender, call.call_id), self._taken, call.method in READS
         if call.session not in {0, self._session}:
-            self._send(sender, Reply(call_id=call.call_id, number=0, last=True, status=ENDED, applied_index=0))
-        elif key not in self._taken:
-            self._taken[key] = None
+            self._send(sender, _ended(call))
+        elif key in taken:
+            if (reply := taken.reply_to(key)) is not None:
+                self._send(sender, reply)
+        elif not reads and taken.may_be_done(key):
+            self._send(sender, _ended(call))
+        elif taken.is_full(sender):
+            if not reads:
+                taken.forget(key)  # it hears that nothing was done: so a copy that is on its way may not be, either
+            self._send(sender, _pieces(call.call_id, unavailable(NoLeader(TOO_MANY)))[0])
+        else:
+            taken.begin(key)
             self._tasks.start(f"call of {sender[:8]}", self._answer(sender, call))
-        elif (reply := self._taken[key]) is not None:
-            self._send(sender, reply)
 
     async def _answer(self, sender: str, call: Call) -> None:
-        key = sender, call.call_id
-        try:
-            replies = _pieces(call.call_id, await self._serve(sender, call))
-        except BaseException:
-            del self._taken[key]
-            raise
+        replies = _pieces(call.call_id, await self._served(sender, call))
         for reply in replies:
             self._send(sender, reply)
+        key = sender, call.call_id
         if call.method in READS:
-            del self._taken[key]
+            self._taken.end(key)
         else:
-            self._keep(key, replies)
-            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._taken.pop, key)
+            # Whoever loses a piece of an answer in several hears that its outcome is unknown.
+            self._taken.keep(key, replies[0] if len(replies) == 1 else _ended(call))
 
-    def _keep(self, key: tuple[str, str], replies: list[Reply]) -> None:
-        if len(replies) > 1:
-            return  # whoever has lost a piece of so long an answer hears that its outcome is unknown
-        self._taken[key] = replies[0]
-        self._kept.append((key, size := sum(map(len, replies[0].payload))))
-        self._kept_bytes += size
-        while self._kept_bytes > KEPT_BYTES_MAX or (self._kept and self._kept[0][0] not in self._taken):
-            oldest, size = self._kept.popleft()
-            self._kept_bytes -= size
-            if oldest in self._taken:
-                self._taken[oldest] = None
+    async def _served(self, sender: str, call: Call) -> Answered:
+        """Whatever happens, there is an answer."""
+        try:
+            return await self._serve(sender, call)
+        except (NoLeader, OutcomeUnknown) as error:
+            log.warning("a call is not answered", method=call.method, sender=sender, why=str(error))
+            return unavailable(error)
+        except Exception:
+            log.exception("a call failed", method=call.method, sender=sender)
+            return _error(500, "internal", "the agent that was asked failed; its log has the reason", {})
 
 
 def _pieces(call_id: str, answer: Answered) -> list[Reply]:
@@ -212,3 +233,19 @@ def _pieces(call_id: str, answer: Answered) -> list[Reply]:
         )
         for number, piece in enumerate(pieces)
     ]
+
+
+def _ended(call: Call) -> Reply:
+    return Reply(call_id=call.call_id, number=0, last=True, status=ENDED)
+
+
+def unavailable(error: NoLeader | OutcomeUnknown) -> Answered:
+    """The answer that the API gives to such an error."""
+    return _error(503, error.code, str(error), {"Retry-After": "1"})
+
+
+def _error(status: int, code: str, why: str, headers: dict[str, str]) -> Answered:
+    body = {"error": {"code": code, "message": why, "field": "", "hint": ""}}
+    return Answered(
+        status, {"Content-Type": "application/json; charset=UTF-8", **headers}, json.dumps(body).encode(), 0
+    )

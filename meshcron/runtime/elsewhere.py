@@ -7,14 +7,16 @@ rights are checked.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+import structlog
 
 from meshcron.core.agent import Agent
-from meshcron.errors import NoLeader
+from meshcron.errors import NoLeader, OutcomeUnknown
 from meshcron.messages import Call
 from meshcron.model import Execution
-from meshcron.runtime.calls import OUTPUT, Answered, Calls
+from meshcron.runtime.calls import OUTPUT, READS, Answered, Calls, unavailable
 from meshcron.runtime.process import Processes
 from meshcron.service import VIA_HEADER, OutputChunk, Told
 
@@ -38,6 +40,9 @@ ReadOutput = Callable[[str, int, int], OutputChunk]
 
 OwnApi = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Told | None]]
 """(method, uri, headers, body) -> what this agent's API answers to that request; None = more than fits into a call."""
+
+
+log = structlog.get_logger("meshcron")
 
 
 class OtherAgents:
@@ -65,7 +70,8 @@ class OtherAgents:
         return leader
 
     async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
-        """Have the leader answer; this agent has applied the write when it returns. Raises NoLeader, OutcomeUnknown."""
+        """Have the leader answer; this agent has applied the write when it returns. Raises NoLeader, OutcomeUnknown,
+        TooLarge."""
         if not self._auth_on:
             headers = {**headers, "Authorization": f"Bearer {self._own_token}"}
         answer = await self._calls.ask(to, method, uri, headers, body)
@@ -88,7 +94,7 @@ class OtherAgents:
         """A piece of output from the agent that ran it; the recorded tail where that agent is gone."""
         headers = {"offset": str(offset), "most": str(most)}
         try:
-            answer = await self._calls.ask(execution.node_id, OUTPUT, execution.id, headers)
+            answer = await self._piece(execution, headers)
         except NoLeader:
             if offset or not execution.status.final:
                 raise
@@ -98,6 +104,13 @@ class OtherAgents:
             tail = execution.output_tail.encode()
             return OutputChunk(tail, len(tail), True)
         return OutputChunk(answer.body, int(answer.headers["next"]), answer.headers["ended"] == "1")
+
+    async def _piece(self, execution: Execution, headers: dict[str, str]) -> Answered:
+        """What its agent answers. Raises NoLeader where that is none."""
+        answer = await self._calls.ask(execution.node_id, OUTPUT, execution.id, headers)
+        if answer.status != HTTPStatus.OK:
+            raise NoLeader("the agent that ran it cannot show its output at the moment; try again")
+        return answer
 
 
 class Answering:
@@ -120,16 +133,23 @@ class Answering:
             async with asyncio.timeout(REQUEST_SECONDS):
                 told = await self._own_api(call.method, call.path, headers, b"".join(call.payload))
         except TimeoutError:
-            return _failed("this agent's own API did not answer")
+            return self._without_answer(call, f"did not answer within {REQUEST_SECONDS:g} s")
         if told is None:
-            return _failed("this agent's own API answered more than fits into a call")
+            return self._without_answer(call, "answered more than fits into a call")
         own = {name: value for name, value in told.headers.items() if name.lower() not in HOP_HEADERS}
         return Answered(told.status, own, told.body, self._agent.state.applied[0])
+
+    @staticmethod
+    def _without_answer(call: Call, why: str) -> Answered:
+        log.warning("the own API has no answer to a call", method=call.method, path=call.path, why=why)
+        if call.method in READS:
+            return unavailable(NoLeader(f"the API of the agent that was asked {why}"))
+        return unavailable(OutcomeUnknown(f"the leader's API {why}; the write may have been done"))
 
     def _output(self, sender: str, call: Call) -> Answered:
         """Only one that may hold the log has checked who wants to read."""
         if not self._agent.may_command(sender):
-            return _failed("only an agent that holds the log may ask for output")
+            return unavailable(NoLeader("only an agent that holds the log may ask for output"))
         offset, most = _whole(call.headers, "offset"), min(_whole(call.headers, "most"), OUTPUT_BYTES_MAX)
         chunk = self._read_output(call.path, offset, most)
         headers = {"next": str(chunk.next_offset), "ended": str(int(chunk.ended))}
@@ -149,8 +169,3 @@ def read_here(processes: Processes) -> ReadOutput:
 def _whole(headers: Mapping[str, str], name: str) -> int:
     text = headers.get(name, "")
     return int(text[:18]) if text.isascii() and text.isdecimal() else 0
-
-
-def _failed(why: str) -> Answered:
-    error = {"error": {"code": "no_leader", "message": why, "field": "", "hint": "try again"}}
-    return Answered(503, {"Content-Type": "application/json", "Retry-After": "1"}, json.dumps(error).encode(), 0)

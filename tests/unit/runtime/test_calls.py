@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from meshcron.errors import NoLeader, OutcomeUnknown
+from meshcron.errors import NoLeader, OutcomeUnknown, TooLarge
 from meshcron.messages import Call, Message, Reply
-from meshcron.runtime.calls import OUTPUT, PIECE_BYTES, Answered, Calls
+from meshcron.runtime.calls import BODY_BYTES_MAX, ENDED, OUTPUT, PIECE_BYTES, Answered, Calls
 from meshcron.runtime.tasks import Tasks
 
 BODY = b"x" * (PIECE_BYTES + 1)
@@ -46,6 +46,20 @@ class Pair:
     def _from_b(self, to: str, message: Message) -> None:
         if isinstance(message, Reply) and not self.mute:
             self.a.answered("b", message)
+
+    def ask(self, method: str = "POST", **headers: str) -> asyncio.Task[Answered]:
+        """a asks b, who takes itself for the leader."""
+        return asyncio.ensure_future(self.a.ask("b", method, "/", headers))
+
+    def said_again(self, call: Message) -> list[int]:
+        """The status of what b says to a copy of a call."""
+        assert isinstance(call, Call)
+        said: list[int] = []
+        send = self.b._send
+        self.b._send = lambda _to, reply: said.append(reply.status) if isinstance(reply, Reply) else None
+        self.b.asked("a", call)
+        self.b._send = send
+        return said
 
     async def until_sent(self, count: int) -> None:
         """Until a has sent so many messages; then what it sends gets through, both ways."""
@@ -99,7 +113,8 @@ def test_a_call_that_was_lost_is_sent_again(method: str) -> None:
         pair.cut = True
         asking = asyncio.ensure_future(pair.a.ask("b", method, "/", {}))
         await pair.until_sent(2)
-        assert (await asking).status == 200
+        answer = await asking
+        assert answer.status == 200
         assert pair.asked == ["/"]
         await pair.tasks.close()
 
@@ -117,30 +132,142 @@ def test_a_write_whose_answer_was_lost_is_done_once() -> None:
         await pair.until_sent(1)
         pair.mute = True
         await pair.until_sent(2)
-        assert (await asking).status == 200
+        answer = await asking
+        assert answer.status == 200
         assert pair.asked == ["/"]
         await pair.tasks.close()
 
     asyncio.run(story())
 
 
-def test_answers_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["KEPT_MAX", "KEPT_BYTES_MAX"])
+def test_answers_kept_are_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that the oldest are not said again; what was done is not done again either."""
-    monkeypatch.setattr("meshcron.runtime.calls.KEPT_BYTES_MAX", 3)
+    monkeypatch.setattr(f"meshcron.runtime.taken.{bound}", 3)
 
     async def story() -> None:
         pair = Pair()
         for _ in range(10):
             await pair.a.ask("b", "POST", "/", {})
-        first, last = pair.sent[0], pair.sent[-1]
-        assert isinstance(first, Call)
-        assert isinstance(last, Call)
-        again: list[Message] = []
-        monkeypatch.setattr(pair.b, "_send", lambda _to, message: again.append(message))
-        pair.b.asked("a", first)
-        pair.b.asked("a", last)
-        assert [one.call_id for one in again if isinstance(one, Reply)] == [last.call_id]
+        assert [pair.said_again(call) for call in pair.sent] == [[ENDED]] * 7 + [[200]] * 3
         assert len(pair.asked) == 10
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+def test_a_copy_that_comes_after_a_long_sleep_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader did the write, and was suspended for an hour before its answer left; meanwhile a copy lay in its
+    queue. However late it is read, it gets the answer to the first."""
+
+    async def story() -> None:
+        pair = Pair()
+        await pair.ask()
+        loop, real = asyncio.get_running_loop(), asyncio.get_running_loop().time
+        monkeypatch.setattr(loop, "time", lambda: real() + 3600)
+        for _ in range(3):
+            await asyncio.sleep(0)  # whatever was due meanwhile
+        assert pair.said_again(pair.sent[0]) == [200]
+        assert pair.asked == ["/"]
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+def test_calls_sort_as_they_were_asked_over_all_starts() -> None:
+    """So what is forgotten can be told from what is new, also when the asker was restarted."""
+
+    async def story() -> None:
+        pair = Pair()
+        for _ in range(20):
+            await pair.ask()
+        pair.a = Calls(pair._from_a, pair._serve, pair.tasks, session=10)
+        await pair.ask()
+        ids = [call.call_id for call in pair.sent if isinstance(call, Call)]
+        assert ids == sorted(set(ids))
+        assert len(pair.asked) == 21
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+def test_one_agent_piles_up_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the cap it hears 503 at once, and that nothing was done stays true of every copy; others are served, and
+    so is it once something is answered."""
+    monkeypatch.setattr("meshcron.runtime.taken.OPEN_MAX", 3)
+
+    async def story() -> None:
+        pair, free = Pair(), asyncio.Event()
+
+        async def slow(sender: str, call: Call) -> Answered:
+            await free.wait()
+            return await pair._serve(sender, call)
+
+        pair.b = Calls(pair._from_b, slow, pair.tasks, session=2)
+        open_calls = [pair.ask() for _ in range(3)]
+        refused, read = await pair.ask(), await pair.ask("GET")
+        for answer in (refused, read):
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert b"no_leader" in answer.body
+        pair.b.asked("c", Call(call_id="1", method="POST", path="/of-c", headers={}))
+        free.set()
+        assert [one.status for one in await asyncio.gather(*open_calls)] == [200] * 3
+        assert pair.said_again(pair.sent[3]) == [ENDED]
+        assert sorted(pair.asked) == ["/", "/", "/", "/of-c"]
+        served = await pair.ask()
+        assert served.status == 200
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (NoLeader("starting"), 503, b"no_leader"),
+        (OutcomeUnknown("late"), 503, b"outcome_unknown"),
+        (KeyError(), 500, b"internal"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_whatever_goes_wrong_is_answered(method: str, error: Exception, status: int, code: bytes) -> None:
+    """As the API says it: an agent that is only starting, and a defect of ours. Nobody waits for nothing."""
+
+    async def story() -> None:
+        pair = Pair()
+
+        async def fails(_sender: str, _call: Call) -> Answered:
+            raise error
+
+        pair.b = Calls(pair._from_b, fails, pair.tasks, session=2)
+        answer = await pair.ask(method)
+        assert (answer.status, "Retry-After" in answer.headers) == (status, status == 503)
+        assert code in answer.body
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+def test_a_body_that_no_message_holds_is_refused() -> None:
+    """At once, instead of a wait for an answer to what was never sent."""
+
+    async def story() -> None:
+        pair = Pair()
+        with pytest.raises(TooLarge):
+            await pair.a.ask("b", "POST", "/", {}, b"x" * (BODY_BYTES_MAX + 1))
+        assert pair.sent == []
+
+    asyncio.run(story())
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not gathered beyond the limit."""
+    monkeypatch.setattr("meshcron.runtime.calls.ANSWER_BYTES_MAX", PIECE_BYTES)
+
+    async def story() -> None:
+        pair = Pair()
+        with pytest.raises(NoLeader, match="answers more than"):
+            await pair.ask("GET")
         await pair.tasks.close()
 
     asyncio.run(story())
@@ -152,7 +279,7 @@ def test_a_restarted_agent_does_not_what_its_earlier_session_was_asked() -> None
     async def story() -> None:
         pair = Pair()
         pair.a.met("b", 1)
-        with pytest.raises(OutcomeUnknown, match="has ended"):
+        with pytest.raises(OutcomeUnknown, match="started again"):
             await pair.a.ask("b", "POST", "/", {})
         assert pair.asked == []
         await pair.tasks.close()

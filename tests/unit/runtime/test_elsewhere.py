@@ -10,8 +10,10 @@ import pytest
 
 from meshcron.core.agent import Agent
 from meshcron.messages import Call
+from meshcron.model import Execution, Status
 from meshcron.runtime import elsewhere
-from meshcron.runtime.elsewhere import Answering
+from meshcron.runtime.calls import Answered, Calls
+from meshcron.runtime.elsewhere import Answering, OtherAgents
 from meshcron.service import VIA_HEADER, OutputChunk, Told
 
 
@@ -72,6 +74,7 @@ def test_an_api_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
     told = answer(OwnApi(None, mute=True))
     assert (told.status, told.headers["Retry-After"]) == (503, "1")
     assert b"did not answer" in told.body
+    assert b"outcome_unknown" in told.body
 
 
 def test_more_than_a_call_carries_is_refused() -> None:
@@ -79,3 +82,68 @@ def test_more_than_a_call_carries_is_refused() -> None:
     told = answer(OwnApi(None))
     assert told.status == 503
     assert b"more than fits" in told.body
+    assert b"outcome_unknown" in told.body
+
+
+class FakeCalls:
+    """Answers as scripted; knows whom it asked."""
+
+    def __init__(self, *answers: Answered) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered:
+        self.asked.append(to)
+        return self.answers.pop(0)
+
+
+class Follower:
+    """Knows who leads, one after the other; "me" is itself, "" nobody."""
+
+    holds_log = False
+
+    def __init__(self, *leaders: str) -> None:
+        self.leaders = list(leaders)
+
+    @property
+    def leading(self) -> bool:
+        return self.leaders[0] == "me"
+
+    @property
+    def leader(self) -> str:
+        return self.leaders.pop(0)
+
+
+BEGINNING = Answered(503, {}, b"no_leader", 0)
+
+
+def ask(method: str, follower: Follower, calls: FakeCalls) -> Told:
+    others = OtherAgents(cast(Agent, follower), "me", cast(Calls, calls), "token", auth_on=True)
+    return asyncio.run(others.ask("old", method, "/v1/jobs", {}, b""))
+
+
+def test_a_first_refusal_is_passed_on() -> None:
+    """Nobody else was asked, so it is true."""
+    told = ask("POST", Follower(), FakeCalls(BEGINNING))
+    assert told.status == 503
+
+
+def test_output_that_its_agent_refuses() -> None:
+    """Is the recorded tail, as where that agent is gone."""
+    others = OtherAgents(cast(Agent, Follower()), "me", cast(Calls, FakeCalls(BEGINNING)), "token", auth_on=True)
+    execution = Execution(
+        id="x",
+        uid=1,
+        run_id="r",
+        index=1,
+        revision=1,
+        attempt=1,
+        trigger="manual",
+        scheduled_wall_us=0,
+        due_cluster_us=0,
+        start_by_cluster_us=0,
+        node_id="it",
+        status=Status.SUCCESS,
+        output_tail="the end",
+    )
+    assert asyncio.run(others.output(execution, 0, 100)) == OutputChunk(b"the end", 7, True)
