@@ -152,8 +152,9 @@ class Elsewhere(Protocol):
     def where(self) -> str:
         """Node id of the agent that takes writes, "" = this one. Raises NoLeader."""
 
-    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
-        """Have that agent answer; a write is shown here, too, once this returns. Raises NoLeader, OutcomeUnknown."""
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told | None:
+        """Have that agent answer, or whoever leads instead of it meanwhile; a write is shown here, too, once this
+        returns. None: this agent leads meanwhile, and may do it itself. Raises NoLeader, OutcomeUnknown, TooLarge."""
 
     def ran_here(self, execution: Execution) -> bool:
         """Whether this agent holds the output of an execution."""

@@ -18,7 +18,7 @@ from meshcron.api.auth import Caller, Need
 from meshcron.api.bodies import JsonObject, parse_object, printable
 from meshcron.api.query import Query
 from meshcron.api.views import Shown, encode
-from meshcron.errors import Forbidden, InvalidRequest, MeshcronError, NoLeader
+from meshcron.errors import Forbidden, InvalidRequest, MeshcronError, NoLeader, OutcomeUnknown
 
 if TYPE_CHECKING:
     from meshcron.api.context import Context
@@ -109,12 +109,19 @@ class Handler(RequestHandler):
         if not to:
             raise NoLeader(UNJUDGED)
         told = await elsewhere.ask(to, "GET", JUDGED_BY, self._passed_on(), b"")
+        if told is None:
+            raise NoLeader(UNJUDGED)
         if told.status != HTTPStatus.OK:
             self._tell(told)
 
     async def pass_on(self, elsewhere: Elsewhere, to: str, method: str, uri: str) -> None:
-        """Lets another agent answer. The token travels along and is judged there again."""
-        self._tell(await elsewhere.ask(to, method, uri, self._passed_on(), self.request.body))
+        """Lets another agent answer. The token travels along and is judged there again. Where this agent leads by now
+        nothing is answered: the handler goes on itself."""
+        told = await elsewhere.ask(to, method, uri, self._passed_on(), self.request.body)
+        if told is not None:
+            self._tell(told)
+        elif not self.admission.judged:
+            raise NoLeader(UNJUDGED) if method in {"GET", "HEAD"} else OutcomeUnknown(UNJUDGED)
 
     def _passed_on(self) -> dict[str, str]:
         given = self.request.headers

@@ -51,7 +51,8 @@ class Leave(Handler):
         to = elsewhere.where() if elsewhere else ""
         if elsewhere and to:
             await self.pass_on(elsewhere, to, "DELETE", f"/v1/members/{quote(name, safe='')}")
-            return
+            if self._finished:
+                return
         member = await self.context.service.remove_member(RemoveMember(name, self.actor), self.key)
         self.show({"name": member.name, "id": member.node_id, "leaving": True}, HTTPStatus.ACCEPTED)
 

@@ -34,6 +34,10 @@ other agent had let us in is lost (ZeroMQ drops what waits on a connection whose
 BODY_BYTES_MAX = 448 * 1024
 """Of a request: with 64 KiB for its URL and headers, quoted, it makes a message of 512 KiB."""
 
+GRACE_SECONDS = 0.1
+"""For an answer of the old leader's that is on its way when a new one is heard of: where that was a hand-over, the old
+one lives."""
+
 OUTPUT = "OUTPUT"
 """The method of a call that reads an execution's output: `path` is its id, the headers are offset and most."""
 
@@ -51,15 +55,17 @@ class Answered(Struct, frozen=True):
 
 
 class Unanswered(Struct, frozen=True):
-    """There will be no answer."""
+    """There will be no answer. `moved`: because another agent leads."""
 
     why: str
+    moved: bool = False
 
 
 class Waiting(Struct):
     """A call on its way."""
 
     to: str
+    for_leader: bool
     done: asyncio.Future[Answered | Unanswered]
     first: Reply | None = None
     pieces: list[bytes] = []
@@ -76,6 +82,9 @@ ENDED = 0
 
 CALL_DIGITS = 16
 """Hexadecimal, of each half of a call id: ids of one agent sort as it gave them."""
+
+KEY_HEADER = "Idempotency-Key"
+"""A write that carries it is done once, whoever leads (core/answers)."""
 
 READS = frozenset({"GET", "HEAD", OUTPUT})
 """What may be done twice."""
@@ -98,6 +107,7 @@ class Calls:
         self._numbers = count(1)
         self._waiting: dict[str, Waiting] = {}
         self._sessions: dict[str, int] = {}
+        self._leader = ""
         self._taken = Taken()
 
     # asking
@@ -106,12 +116,25 @@ class Calls:
         """That agent has spoken in this session."""
         self._sessions[node_id] = max(session, self._sessions.get(node_id, 0))
 
-    async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered:
+    def led_by(self, node_id: str) -> None:
+        """Whom this agent now takes for the leader, "" for nobody."""
+        self._leader = node_id
+        if node_id and self._waiting:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._move)
+
+    def _move(self) -> None:
+        for waiting in self._waiting.values():
+            if waiting.for_leader and self._leader not in {"", waiting.to} and not waiting.pieces:
+                waiting.end(Unanswered("leads no more", moved=True))
+
+    async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered | None:
         """Have another agent answer: the leader, or for OUTPUT the one that ran it. Where it does not within
-        CALL_SECONDS, or ends meanwhile: raises NoLeader for what only reads, OutcomeUnknown for everything else. Raises
-        TooLarge."""
+        CALL_SECONDS, or ends meanwhile: raises NoLeader for what only reads, OutcomeUnknown for everything else.
+        None: another one leads by now, and may be asked the same, for that is safe. Raises TooLarge."""
         if len(body) > BODY_BYTES_MAX:
             raise TooLarge("body", f"is larger than {BODY_BYTES_MAX} bytes", "send it to the leader itself")
+        if method != OUTPUT and self._leader not in {"", to}:
+            return None
         call_id = f"{self._session:0{CALL_DIGITS}x}{next(self._numbers):0{CALL_DIGITS}x}"
         call = Call(
             call_id=call_id,
@@ -124,12 +147,14 @@ class Calls:
         answer = await self._answer_or_why(call, to)
         if isinstance(answer, Answered):
             return answer
+        if answer.moved and (method in READS or headers.get(KEY_HEADER)):
+            return None
         if method in READS:
             raise NoLeader(f"the agent that knows {answer.why}")
         raise OutcomeUnknown(f"the leader {answer.why}; the write may have been done, or still be")
 
     async def _answer_or_why(self, call: Call, to: str) -> Answered | Unanswered:
-        waiting = Waiting(to, asyncio.get_running_loop().create_future())
+        waiting = Waiting(to, call.method != OUTPUT, asyncio.get_running_loop().create_future())
         self._waiting[call.call_id] = waiting
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -212,7 +237,7 @@ class Calls:
         try:
             return await self._serve(sender, call)
         except (NoLeader, OutcomeUnknown) as error:
-            log.warning("a call is not answered", method=call.method, sender=sender, why=str(error))
+            log.warning("a call is refused", method=call.method, sender=sender, why=str(error))
             return unavailable(error)
         except Exception:
             log.exception("a call failed", method=call.method, sender=sender)

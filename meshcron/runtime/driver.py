@@ -43,6 +43,7 @@ class Network(Protocol):
     def send(self, to: str, message: Message) -> None: ...
     def publish(self, topic: str, message: Message) -> None: ...
     def connect(self, effect: effects.Connect) -> None: ...
+    def led_by(self, node_id: str) -> None: ...
     def knock(self, effect: effects.Knock) -> None: ...
     def send_snapshot(self, effect: effects.SendSnapshot) -> None: ...
     def install_snapshot(self, effect: effects.InstallSnapshot) -> None: ...
@@ -91,6 +92,7 @@ class Driver:
         self._held: deque[Effect] = deque()
         self._answers: dict[str, asyncio.Future[object]] = {}
         self._closed = False
+        self._leader = ""
 
     def start(self) -> None:
         """Begin; needs the running loop."""
@@ -158,6 +160,9 @@ class Driver:
                     self._release()
         finally:
             self._handling = False
+        if self._leader != (leader := self._agent.leader):
+            self._leader = leader
+            self._network.led_by(leader)
         if not self._setting:
             # Once a turn of the loop, however many events it brings: no timer fires before the turn is over.
             self._setting = True

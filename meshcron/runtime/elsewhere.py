@@ -29,6 +29,12 @@ LOOK_SECONDS = 0.002
 OUTPUT_BYTES_MAX = 256 * 1024
 """Of output in one call."""
 
+ASKS_MAX = 5
+"""A request whose leader was replaced is asked so often in all: a new leader may only be beginning."""
+
+BEGIN_SECONDS = 0.2
+"""Between them: a new leader begins once an entry of its own is committed."""
+
 REQUEST_SECONDS = 6.0
 """A little longer than the API itself waits for a commit."""
 
@@ -69,15 +75,41 @@ class OtherAgents:
             raise NoLeader("no leader at the moment; try again")
         return leader
 
-    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
-        """Have the leader answer; this agent has applied the write when it returns. Raises NoLeader, OutcomeUnknown,
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told | None:
+        """Have the leader answer, a new one where it changes meanwhile and that is safe; this agent has applied the
+        write when it returns. None: this agent leads by now, and may answer itself. Raises NoLeader, OutcomeUnknown,
         TooLarge."""
         if not self._auth_on:
             headers = {**headers, "Authorization": f"Bearer {self._own_token}"}
-        answer = await self._calls.ask(to, method, uri, headers, body)
+        replaced = False
+        for _ in range(ASKS_MAX):
+            answer = await self._calls.ask(to, method, uri, headers, body)
+            if answer is None:
+                replaced = True
+            elif replaced and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                await asyncio.sleep(BEGIN_SECONDS)
+            else:
+                return await self._told(answer)
+            to = self._new_leader(method)
+            if not to:
+                return None
+        raise self._unanswered(method, "the leader was replaced, and the new one takes nothing yet")
+
+    async def _told(self, answer: Answered) -> Told:
         if self._agent.holds_log:
             await self._shown(answer.applied_index)
         return Told(answer.status, answer.headers, answer.body)
+
+    def _new_leader(self, method: str) -> str:
+        """As `where`, for what an earlier leader was asked, too: it may have done it."""
+        try:
+            return self.where()
+        except NoLeader as error:
+            raise self._unanswered(method, str(error)) from None
+
+    @staticmethod
+    def _unanswered(method: str, why: str) -> NoLeader | OutcomeUnknown:
+        return NoLeader(why) if method in READS else OutcomeUnknown(f"{why}; the write may have been done")
 
     async def _shown(self, index: int) -> None:
         """Whoever writes here reads his write here."""
@@ -108,7 +140,7 @@ class OtherAgents:
     async def _piece(self, execution: Execution, headers: dict[str, str]) -> Answered:
         """What its agent answers. Raises NoLeader where that is none."""
         answer = await self._calls.ask(execution.node_id, OUTPUT, execution.id, headers)
-        if answer.status != HTTPStatus.OK:
+        if answer is None or answer.status != HTTPStatus.OK:
             raise NoLeader("the agent that ran it cannot show its output at the moment; try again")
         return answer
 

@@ -224,6 +224,10 @@ class Mesh:
         self._transport.set_peers(_peer(one, dialled=one.node_id in effect.dial) for one in effect.members)
         self._gate.set_members(one.public_key for one in effect.members)
 
+    def led_by(self, node_id: str) -> None:
+        """Whom this agent now takes for the leader."""
+        self.calls.led_by(node_id)
+
     def send(self, to: str, message: Message) -> None:
         """To one member; dropped where it is not connected, the protocol repeats."""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -121,6 +122,30 @@ def test_without_a_leader_reads_answer_and_writes_say_when_to_retry(cluster: Rea
     wait_for(
         lambda: left.client("POST", "/v1/jobs", {"name": name, "schedule": "@manually", "command": "x"}).status == 201
     )
+
+
+def test_writes_asked_of_a_leader_that_stands_still(cluster: RealCluster, name: str) -> None:
+    """Its connections stay and nothing moves. As soon as another one leads, a write with a key is done there, and one
+    without hears that its outcome is unknown; repeated, it is done. Nothing waits for the old leader's silence."""
+    through, old = cluster.followers[0], cluster.leader
+    job = {"name": name, "schedule": "@manually", "command": "true"}
+    old.pause()
+    try:
+        began = time.monotonic()
+        with ThreadPoolExecutor(2) as callers:
+            plain = callers.submit(through.client, "POST", "/v1/jobs", job)
+            keyed = callers.submit(through.client, "POST", "/v1/jobs", job, {"Idempotency-Key": "once"})
+            answers = plain.result(), keyed.result()
+        took = time.monotonic() - began
+        assert through.leader_name not in {"", old.name}
+    finally:
+        old.resume()
+    assert (answers[0].status, answers[0].error["code"]) == (503, "outcome_unknown")
+    assert int(answers[0].headers["Retry-After"]) >= 1
+    assert answers[1].status == 201, answers[1]
+    assert took < FAIL_OVER_SECONDS
+    cluster.heal()
+    assert through.client("GET", f"/v1/jobs/{name}").headers["ETag"] == answers[1].headers["ETag"]
 
 
 def test_what_was_acknowledged_survives_the_leader(cluster: RealCluster) -> None:

@@ -27,6 +27,8 @@ class Leader:
     def __init__(self) -> None:
         self.leads_here = False
         self.holds_log_here = False
+        self.gives_way = False
+        """It ends meanwhile, and this agent leads instead."""
         self.asked: list[tuple[str, str, str]] = []
 
     def knows_tokens(self) -> bool:
@@ -35,9 +37,11 @@ class Leader:
     def where(self) -> str:
         return "" if self.leads_here else "node-2"
 
-    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told:
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told | None:
         known = headers.get("Authorization") == f"Bearer {SECRETS['local']}"
         self.asked.append((to, method, uri))
+        if self.gives_way:
+            return None
         return Told(200 if known else 401, {}, b"{}")
 
     def ran_here(self, execution: Execution) -> bool:
@@ -103,4 +107,33 @@ def test_a_call_of_another_agent(port: int, cluster: FakeCluster) -> None:
         headers = {VIA_HEADER: "ours node-3"}
         body = {"name": "a", "schedule": "@daily", "command": "x"} if method == "POST" else None
         assert Client(port, SECRETS["admin"])(method, path, body, headers).status == 503
+    assert cluster.commands == []
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/jobs"), ("POST", "/v1/leave")])
+def test_an_agent_that_leads_meanwhile_does_it_itself(
+    method: str, path: str, port: int, leader: Leader, cluster: FakeCluster
+) -> None:
+    """It was about to pass the request on, and knows who asks."""
+    leader.gives_way = leader.holds_log_here = True
+    body = {"name": "a", "schedule": "@daily", "command": "x"} if path == "/v1/jobs" else None
+    assert Client(port, SECRETS["admin"])(method, path, body).status in {201, 202}
+    assert len(leader.asked) == len(cluster.commands) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/v1/jobs", "no_leader"),
+        ("GET", "/metrics", "no_leader"),
+        ("POST", "/v1/jobs", "outcome_unknown"),
+    ],
+)
+def test_nobody_slips_through_where_the_leader_gives_way(
+    method: str, path: str, code: str, port: int, leader: Leader, cluster: FakeCluster
+) -> None:
+    """Nobody has judged this request here."""
+    leader.gives_way = True
+    answer = Client(port, SECRETS["admin"])(method, path, {} if method == "POST" else None)
+    assert (answer.status, answer.error["code"]) == (503, code)
     assert cluster.commands == []

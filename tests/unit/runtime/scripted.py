@@ -25,6 +25,7 @@ class Script:
     def __init__(self) -> None:
         self.heard: list[Event] = []
         self.wakeup_us = FAR_US
+        self.leader = ""
         self.at_start: list[Effect] = []
         self.says: Callable[[Event], list[Effect]] = lambda event: []
 
@@ -88,6 +89,9 @@ class World:
 
     def connect(self, effect: effects.Connect) -> None:
         self.did.append(("connect", effect))
+
+    def led_by(self, node_id: str) -> None:
+        self.did.append(("led by", node_id))
 
     def knock(self, effect: effects.Knock) -> None:
         self.did.append(("knock", effect))

@@ -47,7 +47,7 @@ class Pair:
         if isinstance(message, Reply) and not self.mute:
             self.a.answered("b", message)
 
-    def ask(self, method: str = "POST", **headers: str) -> asyncio.Task[Answered]:
+    def ask(self, method: str = "POST", **headers: str) -> asyncio.Task[Answered | None]:
         """a asks b, who takes itself for the leader."""
         return asyncio.ensure_future(self.a.ask("b", method, "/", headers))
 
@@ -114,6 +114,7 @@ def test_a_call_that_was_lost_is_sent_again(method: str) -> None:
         asking = asyncio.ensure_future(pair.a.ask("b", method, "/", {}))
         await pair.until_sent(2)
         answer = await asking
+        assert answer is not None
         assert answer.status == 200
         assert pair.asked == ["/"]
         await pair.tasks.close()
@@ -133,6 +134,7 @@ def test_a_write_whose_answer_was_lost_is_done_once() -> None:
         pair.mute = True
         await pair.until_sent(2)
         answer = await asking
+        assert answer is not None
         assert answer.status == 200
         assert pair.asked == ["/"]
         await pair.tasks.close()
@@ -207,14 +209,16 @@ def test_one_agent_piles_up_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
         open_calls = [pair.ask() for _ in range(3)]
         refused, read = await pair.ask(), await pair.ask("GET")
         for answer in (refused, read):
+            assert answer is not None
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
             assert b"no_leader" in answer.body
         pair.b.asked("c", Call(call_id="1", method="POST", path="/of-c", headers={}))
         free.set()
-        assert [one.status for one in await asyncio.gather(*open_calls)] == [200] * 3
+        assert [one.status for one in await asyncio.gather(*open_calls) if one] == [200] * 3
         assert pair.said_again(pair.sent[3]) == [ENDED]
         assert sorted(pair.asked) == ["/", "/", "/", "/of-c"]
         served = await pair.ask()
+        assert served is not None
         assert served.status == 200
         await pair.tasks.close()
 
@@ -241,8 +245,61 @@ def test_whatever_goes_wrong_is_answered(method: str, error: Exception, status: 
 
         pair.b = Calls(pair._from_b, fails, pair.tasks, session=2)
         answer = await pair.ask(method)
+        assert answer is not None
         assert (answer.status, "Retry-After" in answer.headers) == (status, status == 503)
         assert code in answer.body
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_new_leader_ends_the_wait_for_the_old_one(method: str) -> None:
+    """It stands still and says nothing. What may be asked again of the new one is: a read, and a write with a key;
+    any other write may have been done, and its caller hears so."""
+
+    async def story() -> None:
+        pair = Pair()
+        pair.a.led_by("b")
+        pair.cut = True
+        plain, keyed, output = pair.ask(method), pair.ask(method, **{"Idempotency-Key": "k"}), pair.ask(OUTPUT)
+        await asyncio.sleep(0)
+        pair.a.led_by("")
+        pair.a.led_by("c")
+        assert await keyed is None
+        if method == "GET":
+            assert await plain is None
+        else:
+            with pytest.raises(OutcomeUnknown, match="leads no more"):
+                await plain
+        assert not output.done()
+        pair.a.gone("b")
+        with pytest.raises(NoLeader):
+            await output
+        assert await pair.ask(method) is None  # not even sent to the old one
+        assert len(pair.sent) == 3
+        await pair.tasks.close()
+
+    asyncio.run(story())
+
+
+def test_the_old_leaders_last_answer_counts() -> None:
+    """At a hand-over it is on its way when the new leader is heard of."""
+
+    async def story() -> None:
+        pair = Pair()
+        pair.cut = True
+        asking = pair.ask()
+        await asyncio.sleep(0)
+        pair.a.led_by("c")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        (call,) = pair.sent
+        assert isinstance(call, Call)
+        pair.b.asked("a", call)
+        answer = await asking
+        assert answer is not None
+        assert answer.status == 200
         await pair.tasks.close()
 
     asyncio.run(story())

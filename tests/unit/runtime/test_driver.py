@@ -335,3 +335,16 @@ def test_a_close_within_a_turn_ends_it_there() -> None:
         assert world.core.heard == [events.Woke()]
 
     story(tell)
+
+
+def test_the_network_hears_who_leads() -> None:
+    """Once for each change, whatever event brought it."""
+
+    def tell(world: World) -> None:
+        world.driver.start()
+        for leader in ("", OTHER, OTHER, "", NODE):
+            world.core.leader = leader
+            world.driver.handle(events.Woke())
+        assert world.did == [("led by", OTHER), ("led by", ""), ("led by", NODE)]
+
+    story(tell)

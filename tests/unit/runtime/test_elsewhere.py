@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from meshcron.core.agent import Agent
+from meshcron.errors import NoLeader, OutcomeUnknown
 from meshcron.messages import Call
 from meshcron.model import Execution, Status
 from meshcron.runtime import elsewhere
@@ -88,11 +89,11 @@ def test_more_than_a_call_carries_is_refused() -> None:
 class FakeCalls:
     """Answers as scripted; knows whom it asked."""
 
-    def __init__(self, *answers: Answered) -> None:
+    def __init__(self, *answers: Answered | None) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered:
+    async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered | None:
         self.asked.append(to)
         return self.answers.pop(0)
 
@@ -114,17 +115,44 @@ class Follower:
         return self.leaders.pop(0)
 
 
+DONE = Answered(201, {}, b"done", 0)
 BEGINNING = Answered(503, {}, b"no_leader", 0)
 
 
-def ask(method: str, follower: Follower, calls: FakeCalls) -> Told:
+def ask(method: str, follower: Follower, calls: FakeCalls) -> Told | None:
     others = OtherAgents(cast(Agent, follower), "me", cast(Calls, calls), "token", auth_on=True)
     return asyncio.run(others.ask("old", method, "/v1/jobs", {}, b""))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_new_leader_is_asked_again(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has begun."""
+    monkeypatch.setattr(elsewhere, "BEGIN_SECONDS", 0)
+    calls = FakeCalls(None, BEGINNING, DONE)
+    assert ask(method, Follower("new", "new"), calls) == Told(201, {}, b"done")
+    assert calls.asked == ["old", "new", "new"]
+
+
+def test_an_agent_that_leads_by_now_answers_itself() -> None:
+    """There is nobody to ask."""
+    assert ask("POST", Follower("me"), FakeCalls(None)) is None
+
+
+@pytest.mark.parametrize(("method", "error"), [("GET", NoLeader), ("POST", OutcomeUnknown)])
+@pytest.mark.parametrize("leaders", [[""], ["new"] * 9], ids=["nobody-leads", "never-begins"])
+def test_what_the_old_leader_may_have_done_is_not_called_undone(
+    method: str, error: type[Exception], leaders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers for the new leader; what the old one did nobody knows."""
+    monkeypatch.setattr(elsewhere, "BEGIN_SECONDS", 0)
+    with pytest.raises(error):
+        ask(method, Follower(*leaders), FakeCalls(None, *[BEGINNING] * 9))
 
 
 def test_a_first_refusal_is_passed_on() -> None:
     """Nobody else was asked, so it is true."""
     told = ask("POST", Follower(), FakeCalls(BEGINNING))
+    assert told is not None
     assert told.status == 503
 
 
