@@ -10,8 +10,10 @@ import pytest
 
 from meshcron.api.handler import KEY_CHARS_MAX, LIST_SLICE
 from meshcron.api.settings import ApiSettings
+from meshcron.service import VIA_HEADER
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import FakeCluster
+from tests.unit.api.conftest import Serve
 
 JOB = {"name": "a", "schedule": "@daily", "command": "x"}
 
@@ -102,6 +104,20 @@ def test_key(admin: Client, cluster: FakeCluster) -> None:
     assert keys[0] == keys[1]
     assert len(set(keys)) == 5
     assert all(len(key) == 32 for key in keys)
+
+
+def test_key_with_authentication_off(start: Serve, open_settings: ApiSettings, cluster: FakeCluster) -> None:
+    """Whoever passes a request on shows a token of its own: the write stays the same, through whichever agent."""
+    open_client = Client(start(msgspec.structs.replace(open_settings, passing_secret="ours")))
+    key = {"Idempotency-Key": "abc"}
+    open_client("POST", "/v1/jobs", JOB, key)
+    for name in ("one", "two"):
+        cluster.add_token(name, name, "admin")
+        via = {VIA_HEADER: f"ours node-{name}", "Authorization": f"Bearer {name}"}
+        assert open_client("POST", "/v1/jobs", JOB, key | via).status == 201
+    keys = [key for _, key in cluster.commands]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
 
 
 def test_no_key(admin: Client, cluster: FakeCluster) -> None:
