@@ -15,6 +15,9 @@ from meshcron.model import Execution, Job, Status
 WAIT_SECONDS_MAX = 3600.0
 """How long `?wait=` may wait; longer than that nobody holds a connection open."""
 
+VIA_WAIT_SECONDS = 4.0
+"""And where another agent passed the request on: that one waits for 6 s in all (runtime/calls), the commit included."""
+
 LOOK_SECONDS_MIN = 0.02
 LOOK_SECONDS_MAX = 0.5
 """Pause between two looks at a run that is waited for, from the first to the usual."""
@@ -110,7 +113,8 @@ def _wait_seconds(handler: Handler) -> float:
         return 0.0
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given):
         raise InvalidRequest("wait", "is not a number of seconds", f"0 to {WAIT_SECONDS_MAX:g}")
-    return fields.number(0, WAIT_SECONDS_MAX)(float(given), "wait")
+    wanted = fields.number(0, WAIT_SECONDS_MAX)(float(given), "wait")
+    return min(wanted, VIA_WAIT_SECONDS) if handler.admission.via else wanted
 
 
 def _check_env(handler: Handler, env: dict[str, str] | None) -> None:

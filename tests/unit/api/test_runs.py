@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshcron.api.runs import settled
+from meshcron.api.runs import VIA_WAIT_SECONDS, settled
 from meshcron.commands import RunJob
 from meshcron.model import Execution, Job, Status
+from meshcron.service import VIA_HEADER
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import SECRETS, FakeCluster
+from tests.unit.api.conftest import SETTINGS, Serve
 
 ADDED: list[dict[str, object] | None] = [None, {}, {"env": {}}, {"env": {"A": "1", "B": 2}}]
 
@@ -80,6 +82,22 @@ def test_wait_in_vain(admin: Client, cluster: FakeCluster) -> None:
     timer = threading.Timer(0.05, pass_time)
     timer.start()
     answer = admin("POST", "/v1/jobs/a?wait=50")
+    timer.join()
+    assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
+
+
+def test_wait_through_another_agent(start: Serve, cluster: FakeCluster) -> None:
+    """That one would give up and call the outcome unknown: it hears of the run in time, ended or not."""
+    admin = Client(start(msgspec.structs.replace(SETTINGS, passing_secret="ours")), SECRETS["admin"])
+    cluster.add_job("a")
+    cluster.runs_end = False
+
+    def pass_time() -> None:
+        cluster.monotonic_seconds += VIA_WAIT_SECONDS
+
+    timer = threading.Timer(0.05, pass_time)
+    timer.start()
+    answer = admin("POST", "/v1/jobs/a?wait=50", headers={VIA_HEADER: "ours node-2"})
     timer.join()
     assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
 
