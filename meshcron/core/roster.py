@@ -15,7 +15,7 @@ from meshcron.messages import MemberInfo
 from meshcron.model import SECOND_US, Member
 
 FRESH_BEATS = 2
-"""A new voter was heard within so many beats at the moment of the change (PROTOCOL 2: 500 ms)."""
+"""Whom a change of who votes counts on was heard within so many beats at that moment (PROTOCOL 2: 500 ms)."""
 
 DEAD_US = 600 * SECOND_US
 """A voter silent for so long is replaced by a live learner."""
@@ -70,7 +70,7 @@ def next_voters(
         key=lambda one: (-one.priority, one.number),
     )
     if smaller:
-        carried = (some for some in smaller if _is_carried(leader, some, health))
+        carried = (some for some in smaller if _is_carried(leader, some, health, timing))
         return next(carried, voters | {ready[0].node_id} if ready else None)
     if leader not in eligible:
         return _make_way(voters, ready)
@@ -99,14 +99,18 @@ def _make_odd(leader: str, voters: frozenset[str], dead: list[str], ready: list[
     return voters - {min(voters - {leader})}
 
 
-def _is_carried(leader: str, voters: frozenset[str], health: Mapping[str, Health]) -> bool:
-    """Whether a majority of them is heard: who leaves while others are dead must not take the last majority along."""
-    alive = sum(one == leader or (one in health and health[one].stable_us > 0) for one in voters)
+def _is_carried(leader: str, voters: frozenset[str], health: Mapping[str, Health], timing: Timing) -> bool:
+    """Whether a majority of them is heard: who leaves while others are dead must not take the last majority along, nor
+    while one has died that is not yet called so."""
+    alive = sum(one == leader or (one in health and _is_fresh(health[one], timing)) for one in voters)
     return 2 * alive > len(voters)
 
 
 def _is_ready(health: Health | None, timing: Timing) -> bool:
     if health is None or health.lag is None:
         return False
-    is_fresh = health.silent_us <= FRESH_BEATS * timing.beat_us
-    return health.lag <= LAG_MAX and is_fresh and health.stable_us >= timing.stable_us
+    return health.lag <= LAG_MAX and _is_fresh(health, timing) and health.stable_us >= timing.stable_us
+
+
+def _is_fresh(health: Health, timing: Timing) -> bool:
+    return health.stable_us > 0 and health.silent_us <= FRESH_BEATS * timing.beat_us

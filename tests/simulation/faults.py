@@ -21,6 +21,9 @@ STEPS_US = (1_500_000, 20 * SECOND_US, 45 * SECOND_US, 3_600 * SECOND_US)
 ASKED_US = 10 * SECOND_US
 """So long after `members rm` it may still take effect unseen."""
 
+UNSEEN_US = SECOND_US
+"""A death that is so fresh may be known to nobody yet."""
+
 DRIFT_PPM = 200
 """What PROTOCOL 7 expects of a clock at the worst."""
 
@@ -35,6 +38,8 @@ class Faults:
         self.straggle_us = straggle_us
         self._asked: dict[str, int] = {}
         """When who was asked to go."""
+        self._lost_us = 0
+        """When a machine's memory was last taken away."""
         self.flapping = world.random.choice(world.hosts) if world.random.random() < 0.3 else None
         if self.flapping is not None:
             self.flapping.priority = 200  # from its next start on
@@ -103,16 +108,19 @@ class Faults:
     def wipe(self, host: Host) -> None:
         """Its disk is replaced: it comes back as somebody else with the same name."""
         if self._may_lose(host):
-            self.crash(host)
-            host.wipe()
+            self._lose(host)
             host.start()
 
     def clone(self, host: Host) -> None:
         """Instead of its own directory it has a copy of another machine's. A start refuses that; adopted, it is
         somebody new, and the database of a cluster in which others vote is set aside (runtime/set_aside.py)."""
         if self._may_lose(host):
-            self.crash(host)
-            host.wipe()
+            self._lose(host)
+
+    def _lose(self, host: Host) -> None:
+        self._lost_us = self.world.now_us
+        self.crash(host)
+        host.wipe()
 
     def _may_lose(self, host: Host) -> bool:
         """Whether the cluster can go on for ever without what this machine remembers."""
@@ -206,8 +214,11 @@ class Faults:
             self.world.add(eligible=self.world.random.random() < 0.6).start()
 
     def remove(self, host: Host) -> None:
-        """`members rm`, one at a time; somebody who may vote stays."""
+        """`members rm`, one at a time; somebody who may vote stays. Of three that vote, one that dies for good and one
+        that is asked to go in the same instant are a lost majority (`recover`)."""
         others = [one for one in self.world.hosts if one.eligible and one is not host and one.agent is not None]
+        if self.world.now_us - self._lost_us < UNSEEN_US:
+            return
         if not self.leaving() and len(others) > 1 and self.world.leader() is not None:
             self._asked[host.node_id] = self.world.now_us
             self.world.ask(commands.RemoveMember(host.node_id))
