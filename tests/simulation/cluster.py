@@ -846,7 +846,9 @@ class Cluster:
             if host.agent is not None:
                 index = host.agent.state.applied[0]
                 found = host.agent.state.open.get(execution_id)
-            found = found or host.disk.executions.get(execution_id)
+            written = host.disk.executions.get(execution_id)
+            if found is None and written is not None and (host.agent is None or written.status.final):
+                found = written  # an open one that its agent has closed is an older row: the newer one is on its way
             if found is not None and (best is None or index > best[0]):
                 best = index, found
         return best[1] if best else None
