@@ -1,7 +1,7 @@
 """What the five or six fields of a cron expression mean, and what of it croniter is asked.
 
 The calendar is croniter's to compute (in `schedule.py`), on patterns that avoid all of its own readings: `7-7` as
-every minute, `*/1` as restricted, equal and wrapped ranges, `R`, and `#` beside another day field.
+every minute, `*/1` as restricted, equal and wrapped ranges, `R`, `#` beside another day field, and `L` beside days.
 """
 
 from __future__ import annotations
@@ -85,21 +85,24 @@ class CronFields:
     def patterns(self) -> tuple[str, ...]:
         """What croniter is to search, seconds last; the earliest of them counts. None of them: never fires.
 
-        Two when day of month and day of week are both restricted, which means either (crontab(5)). A field is
-        unrestricted if it holds `*`, `?` or `*/1`; `*/2` and `1-31` restrict, as in Dkron.
+        Several when day of month and day of week are both restricted, which means either (crontab(5)), and when `L`
+        stands beside other days. A field is unrestricted if it holds `*`, `?` or `*/1`; `*/2` and `1-31` restrict, as
+        in Dkron.
         """
         by_day, by_weekday = not self.day[0].wildcard, not self.weekday[0].wildcard
-        days = [(_day_pattern(self.day), "*")] if self._day_comes() and (by_day or not by_weekday) else []
+        days = [(pattern, "*") for pattern in self._day_patterns()] if by_day or not by_weekday else []
         weekdays = [("*", _weekday_pattern(self.weekday))] if by_weekday else []
         clock = " ".join((_values_pattern(MINUTE, self.minute), _values_pattern(HOUR, self.hour)))
         month, second = _values_pattern(MONTH, self.month), _values_pattern(SECOND, self.second)
         return tuple(f"{clock} {day} {month} {weekday} {second}" for day, weekday in days + weekdays)
 
-    def _day_comes(self) -> bool:
-        if any(part.ordinal for part in self.day):
-            return True
-        first = min(_values(self.day))
-        return any(first <= _LONGEST_MONTH.get(month, DAY.high) for month in _values(self.month))
+    def _day_patterns(self) -> list[str]:
+        """The plain days, where a month has one, and `L` apart: croniter counts it as one more day, and takes 31 of
+        them for every day, also where one is missing (`2-31,L`)."""
+        first = min(_values(self.day), default=DAY.high + 1)
+        comes = any(first <= _LONGEST_MONTH.get(month, DAY.high) for month in _values(self.month))
+        plain = [_values_pattern(DAY, self.day)] if comes else []
+        return plain + ["l"] * any(part.ordinal for part in self.day)
 
 
 def _values(parts: Sequence[Part]) -> set[int]:
@@ -109,13 +112,6 @@ def _values(parts: Sequence[Part]) -> set[int]:
 def _values_pattern(field: Field, parts: Sequence[Part]) -> str:
     values = _values(parts)
     return "*" if len(values) == field.size else ",".join(map(str, sorted(values)))
-
-
-def _day_pattern(parts: Sequence[Part]) -> str:
-    plain = [part for part in parts if not part.ordinal]
-    if len(plain) == len(parts):
-        return _values_pattern(DAY, parts)
-    return ",".join([str(value) for value in sorted(_values(plain))] + ["l"])
 
 
 def _weekday_pattern(parts: Sequence[Part]) -> str:

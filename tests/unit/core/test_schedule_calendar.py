@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshcron.core.schedule import next_n, parse
@@ -35,14 +35,15 @@ def last_weekday(weekday: int) -> Days:
     return Days(f"L{weekday}", lambda date: date.isoweekday() % 7 == weekday and date.day + 7 > last_of_month(date))
 
 
+def stretch(first: int, last: int) -> Days:
+    return Days(f"{first}-{last}", lambda date: first <= date.day <= last)
+
+
+LAST = Days("L", lambda date: date.day == last_of_month(date))
 MONTH_DAYS = st.one_of(
     st.integers(1, 31).map(lambda day: Days(str(day), lambda date: date.day == day)),
-    st.just(Days("L", lambda date: date.day == last_of_month(date))),
-    st.tuples(st.integers(1, 31), st.integers(0, 30)).map(
-        lambda ends: Days(
-            f"{ends[0]}-{min(ends[0] + ends[1], 31)}", lambda date: ends[0] <= date.day <= ends[0] + ends[1]
-        )
-    ),
+    st.just(LAST),
+    st.tuples(st.integers(1, 31), st.integers(0, 30)).map(lambda ends: stretch(ends[0], min(sum(ends), 31))),
 )
 WEEK_DAYS = st.one_of(
     st.integers(0, 7).map(lambda day: Days(str(day), lambda date: date.isoweekday() % 7 == day % 7)),
@@ -50,13 +51,17 @@ WEEK_DAYS = st.one_of(
     st.integers(0, 6).map(last_weekday),
 )
 STAR = Days("*", lambda date: True)
+YEAR = set(range(1, 13))
+NEW_YEAR = datetime(2019, 1, 1)  # noqa: DTZ001
 
 
+@example(days=[LAST, stretch(2, 31)], weekdays=[STAR], months=YEAR, begin=NEW_YEAR)
+@example(days=[stretch(1, 28), LAST, stretch(30, 31)], weekdays=[STAR], months={2, 3}, begin=NEW_YEAR)
 @given(
     days=st.just([STAR]) | st.lists(MONTH_DAYS, min_size=1, max_size=3),
     weekdays=st.just([STAR]) | st.lists(WEEK_DAYS, min_size=1, max_size=3),
-    months=st.sets(st.integers(1, 12), min_size=1, max_size=3) | st.just(set(range(1, 13))),
-    begin=st.datetimes(datetime(2019, 1, 1), datetime(2026, 1, 1)),  # noqa: DTZ001
+    months=st.sets(st.integers(1, 12), min_size=1, max_size=3) | st.just(YEAR),
+    begin=st.datetimes(NEW_YEAR, datetime(2026, 1, 1)),  # noqa: DTZ001
 )
 @settings(max_examples=150, deadline=None, database=None)
 def test_the_calendar_against_a_walk_over_every_day(
