@@ -25,7 +25,7 @@ class Children:
         failed = final.run_failed or final.status is not Status.SUCCESS
         if self._state.run_open.get(final.run_id):
             if failed:
-                self._tell_siblings(final.run_id, state)
+                self._tell_siblings(final.run_id)
             return
         if final.status is Status.SKIPPED or self._state.retrying_runs.get(final.run_id):
             return
@@ -34,10 +34,14 @@ class Children:
             if not child.job.disabled and child.job.when in ("always", "failure" if failed else "success"):
                 self._owe_child(child, state.job, final, cluster_us)
 
-    def _tell_siblings(self, run_id: str, state: JobState) -> None:
-        for id_ in sorted(state.open_ids):
+    def _tell_siblings(self, run_id: str) -> None:
+        """Once an entry: one that ends executions opens none."""
+        if run_id in self._fold.told:
+            return
+        self._fold.told.add(run_id)
+        for id_ in sorted(self._state.run_open[run_id]):
             execution = self._state.open[id_]
-            if execution.run_id == run_id and not execution.run_failed:
+            if not execution.run_failed:
                 told = replace(execution, run_failed=True)
                 self._state.add_open(told)
                 self._fold.rows.append(ExecutionRow(told))

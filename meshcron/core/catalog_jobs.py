@@ -109,7 +109,7 @@ class Jobs:
             raise UnknownJob(str(entry.uid))
         state.recorded = min(state.recorded, entry.keep_newest)
         if entry.clear:
-            for row in [row for row in self._state.owed.values() if row.uid == entry.uid and row.kind == "late"]:
+            for row in [row for row in self._state.owed_to(entry.uid) if row.kind == "late"]:
                 self._fold.drop_owed(row.key)
             state.success_count = state.error_count = 0
             state.last_success_wall_us = state.last_error_wall_us = 0

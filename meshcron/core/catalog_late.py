@@ -31,9 +31,8 @@ class Late:
     def expect(self, lost: Execution, *, counted: bool) -> None:
         """`lost` means unknown: should its agent come back with a result, that is the truth. `counted`: the loss stands
         among the job's errors (kept as the row's attempt)."""
-        late = [row for row in self._state.owed.values() if row.kind == "late"]
-        if len(late) >= LATE_MAX:
-            self._fold.drop_owed(min(late, key=lambda row: (row.scheduled_wall_us, row.key)).key)
+        if len(self._state.late) >= LATE_MAX:
+            self._fold.drop_owed(self._state.late[0][1])
         text = _execution_encoder.encode(lost).decode()
         at = lost.scheduled_wall_us
         self._fold.owe(

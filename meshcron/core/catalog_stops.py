@@ -21,7 +21,7 @@ class Stops:
     def drop_owed_of(self, state: JobState, *, quietly: bool = False) -> None:
         """Owed runs of a job that is stopped, disabled or deleted become `skipped` (but for a deleted one, whose
         records go too)."""
-        for row in [row for _, row in sorted(self._state.owed.items()) if row.uid == state.uid]:
+        for row in self._state.owed_to(state.uid):
             self.skip_owed(state, row, quietly=quietly)
 
     def skip_owed(self, state: JobState, row: OwedRow, *, quietly: bool = False) -> None:
@@ -53,7 +53,8 @@ class Stops:
     def stop(self, entry: entries.StopEntry) -> StopAnswer:
         """Executions, and runs that are owed. Raises UnknownExecution where a call's run has neither."""
         found = [self._state.open[id_] for id_ in entry.execution_ids if id_ in self._state.open]
-        some = [row for row in self._state.owed.values() if row.run_id in entry.run_ids and row.kind != "late"]
+        run_ids = frozenset(entry.run_ids)
+        some = [row for row in self._state.owed.values() if row.run_id in run_ids and row.kind != "late"]
         owed = sorted(some, key=lambda row: row.key)
         if entry.call and not found and not owed:
             raise UnknownExecution(" ".join(entry.run_ids))

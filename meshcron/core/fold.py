@@ -36,10 +36,12 @@ class Fold:
         self.rows: list[Row] = []
         self.applied = Applied()
         self.index = 0
+        self.told: set[str] = set()
+        """Runs whose open executions know by this entry that one of them has failed."""
 
     def begin(self, index: int) -> None:
         """The next entry."""
-        self.rows, self.applied, self.index = [], Applied(), index
+        self.rows, self.applied, self.index, self.told = [], Applied(), index, set()
 
     def roster_changed(self) -> None:
         """Who is a member or votes has changed."""

@@ -273,7 +273,7 @@ class Scheduler:
 
     def stop_for(self, state: JobState) -> entries.StopEntry:
         """Make way for a run that replaces what a job has open: executions, and retries that wait."""
-        waiting = {row.run_id for row in self._state.owed.values() if row.uid == state.uid and row.kind == "retry"}
+        waiting = {row.run_id for row in self._state.owed_to(state.uid) if row.kind == "retry"}
         return entries.StopEntry(tuple(sorted(state.open_ids)), tuple(sorted(waiting)), kill=True)
 
     def _queue(self, state: JobState, tick: int, kind: str) -> entries.Queued:

@@ -5,6 +5,7 @@ It only holds and finds; `catalog.py` is the one place that changes it, entry by
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 
 import msgspec
@@ -34,7 +35,7 @@ class JobState(msgspec.Struct):
     last_error_wall_us: int = 0
     last_status: str = ""
     recorded: int = 0
-    open_ids: frozenset[str] = frozenset()
+    open_ids: set[str] = set()
 
     def state_row(self) -> JobStateRow:
         """The row of everything but the definition."""
@@ -82,8 +83,13 @@ class State:
         """Older revisions that open executions name."""
         self.children: dict[str, set[int]] = defaultdict(set)
         self.open: dict[str, Execution] = {}
-        self.run_open: dict[str, int] = defaultdict(int)
+        self.run_open: dict[str, set[str]] = defaultdict(set)
+        """The ids of a run's open executions."""
         self.owed: dict[str, OwedRow] = {}
+        self.owed_of: dict[int, set[str]] = defaultdict(set)
+        """The keys of what is owed to a job."""
+        self.late: list[tuple[int, str]] = []
+        """When the executions that were lost were due, and their rows' keys, oldest first (catalog_late.py)."""
         self.retrying: dict[int, int] = defaultdict(int)
         """How many retries are owed to a job: until they are decided its run is not over."""
         self.retrying_runs: dict[str, int] = defaultdict(int)
@@ -213,31 +219,40 @@ class State:
     def add_open(self, execution: Execution) -> None:
         """An execution opens, or an open one changes."""
         if execution.id not in self.open:
-            self.run_open[execution.run_id] += 1
+            self.run_open[execution.run_id].add(execution.id)
             if state := self.job_state(execution.uid):
-                state.open_ids |= {execution.id}
+                state.open_ids.add(execution.id)
         self.open[execution.id] = execution
 
     def remove_open(self, execution: Execution) -> None:
         """An execution is final."""
         del self.open[execution.id]
-        self.run_open[execution.run_id] -= 1
+        self.run_open[execution.run_id].discard(execution.id)
         if not self.run_open[execution.run_id]:
             del self.run_open[execution.run_id]
         if state := self.job_state(execution.uid):
-            state.open_ids -= {execution.id}
+            state.open_ids.discard(execution.id)
 
     def add_owed(self, row: OwedRow) -> None:
-        """A run is owed."""
-        if row.kind == "retry" and row.key not in self.owed:
-            self.retrying[row.uid] += 1
-            self.retrying_runs[row.run_id] += 1
+        """A run is owed. A row that changes keeps its job, its kind and its time."""
+        if row.key not in self.owed:
+            self.owed_of[row.uid].add(row.key)
+            if row.kind == "retry":
+                self.retrying[row.uid] += 1
+                self.retrying_runs[row.run_id] += 1
+            elif row.kind == "late":
+                insort(self.late, (row.scheduled_wall_us, row.key))
         self.owed[row.key] = row
 
     def remove_owed(self, key: str) -> None:
         """An owed run is decided."""
         row = self.owed.pop(key)
-        if row.kind == "retry":
+        self.owed_of[row.uid].discard(key)
+        if not self.owed_of[row.uid]:
+            del self.owed_of[row.uid]
+        if row.kind == "late":
+            del self.late[bisect_left(self.late, (row.scheduled_wall_us, key))]
+        elif row.kind == "retry":
             self.retrying[row.uid] -= 1
             self.retrying_runs[row.run_id] -= 1
             if not self.retrying_runs[row.run_id]:
@@ -257,6 +272,10 @@ class State:
         return bool(state.open_ids) or self.retrying.get(state.uid, 0) > 0
 
     # finding
+
+    def owed_to(self, uid: int) -> list[OwedRow]:
+        """What is owed to a job, by key."""
+        return [self.owed[key] for key in sorted(self.owed_of.get(uid, ()))]
 
     def job_state(self, uid: int) -> JobState | None:
         """A job by its uid, a deleted one with open executions included."""
