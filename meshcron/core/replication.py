@@ -21,6 +21,10 @@ IN_FLIGHT_MAX = 16
 """Appends with entries on their way to one follower: enough to fill a LAN while it fsyncs."""
 
 
+AWAY_BEATS = 3
+"""A follower that has answered nothing for so many times `append_us` is away: nothing is in flight to it."""
+
+
 class Progress(Struct):
     """What the leader knows of one follower."""
 
@@ -34,13 +38,14 @@ class Progress(Struct):
     acked_sent_us: int = 0
     """Our clock when we sent the last append it has answered."""
     heard_boot_us: int = 0
-    sent_boot_us: int = 0
     beat_boot_us: int = 0
-    """The same without entries. An answer to entries waits for the follower's disk, and the lease should not: so one
-    without goes to it every `append_us`, however many with some go besides."""
+    """When the last append without entries went to it: one does every `append_us`, however many with some go besides.
+    An answer to entries waits for the follower's disk, and the lease should not."""
     told_commit: int = 0
     """Whoever forwarded a write answers it once it knows this: not worth an idle append's time."""
-    in_flight: int = 0
+    in_flight: list[int] = []
+    """The last entry of each append that is not known to be durable there. Whatever the follower answers says how far
+    it is, also to an append without entries; where one with some was lost, it refuses what follows."""
     snapshot: bool = False
     """A snapshot is on its way: no entries until it has arrived or failed."""
     arrived: bool = False
@@ -84,8 +89,8 @@ class Replication:
         """On the suspend-counting clock: the next idle append, or the end of the lease."""
         if self._voter.role != "leader":
             return None
-        idle = min((min(one.sent_boot_us, one.beat_boot_us) for one in self._progress.values()), default=None)
-        wishes = [] if idle is None else [max(now_boot_us, idle + self._voter.timing.append_us)]
+        beat = min((one.beat_boot_us for one in self._progress.values()), default=None)
+        wishes = [] if beat is None else [max(now_boot_us, beat + self._voter.timing.append_us)]
         if self._needs_others():
             wishes.append(self._lease_until_us())
             since = self._voter.syncing_since_us()
@@ -137,32 +142,27 @@ class Replication:
         """What each follower lacks; to those that lack nothing, that we still lead."""
         voter, now_us = self._voter, turn.now.boot_us
         for node_id, one in self._progress.items():
-            idle = now_us - one.sent_boot_us >= voter.timing.append_us
+            idle = now_us - one.beat_boot_us >= voter.timing.append_us
             if one.forgotten_index:
                 if idle:
-                    one.sent_boot_us = one.beat_boot_us = now_us
+                    one.beat_boot_us = now_us
                     turn.at_once(Send(node_id, Forgotten(term=voter.term, match_index=one.forgotten_index)))
                 continue
-            if idle:
-                one.in_flight = 0  # unanswered for so long: lost, or the answer will say where to go on
+            if now_us - one.heard_boot_us > AWAY_BEATS * voter.timing.append_us:
+                one.in_flight = []  # its place keeps up with our log: when it is back, its answer says where to go on
             if not one.snapshot and self._lacks_log(one):
-                one.snapshot = True
+                one.snapshot, one.in_flight = True, []
                 turn.at_once(SendSnapshot(node_id, voter.term))
             if one.snapshot:
                 if idle:
                     self._append(node_id, one, (), turn, cluster_us)
                 continue
-            while one.next_index <= voter.log.last_index and one.in_flight < IN_FLIGHT_MAX:
+            while one.next_index <= voter.log.last_index and len(one.in_flight) < IN_FLIGHT_MAX:
                 rows = voter.log.after(one.next_index - 1, APPEND_BYTES)
                 self._append(node_id, one, rows, turn, cluster_us)
-                one.in_flight += 1
-                idle = False
+                one.in_flight.append(one.next_index - 1)
             if idle or voter.commit_index > one.told_commit:
                 self._append(node_id, one, (), turn, cluster_us)
-            elif now_us - one.beat_boot_us >= voter.timing.append_us:
-                sent_boot_us = one.sent_boot_us
-                self._append(node_id, one, (), turn, cluster_us)
-                one.sent_boot_us = sent_boot_us  # it is no sign that what is in flight was not lost
 
     def _lacks_log(self, one: Progress) -> bool:
         return self._voter.log.term_at(one.next_index - 1) is None
@@ -180,7 +180,6 @@ class Replication:
             heads=tuple(LogHead(row.index, row.term, row.crc) for row in rows),
             payload=tuple(row.body for row in rows),
         )
-        one.sent_boot_us = turn.now.boot_us
         if not rows:
             one.beat_boot_us = turn.now.boot_us
         one.told_commit = voter.commit_index
@@ -204,7 +203,6 @@ class Replication:
             return
         one.heard_boot_us = turn.now.boot_us
         one.acked_sent_us = max(one.acked_sent_us, message.sent_boot_us)
-        one.in_flight = max(0, one.in_flight - 1)
         if one.snapshot:
             # Our log may have been cut beyond it meanwhile: then `send` finds that it lacks the log still.
             reaches = one.arrived or message.match_index >= voter.log.base_index
@@ -216,10 +214,11 @@ class Replication:
         if message.ok:
             self._matched(one, min(message.match_index, voter.log.last_index), turn)
             one.next_index = max(one.next_index, one.match_index + 1)
+            one.in_flight = [last for last in one.in_flight if last > one.match_index]
             self.count_copies()
         else:
             one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
-            one.in_flight = 0
+            one.in_flight = []
 
     @staticmethod
     def _matched(one: Progress, index: int, turn: Turn) -> None:
@@ -236,7 +235,7 @@ class Replication:
     def _disown(self, node_id: str, one: Progress, turn: Turn) -> None:
         """Its copies are gone, and with them perhaps a vote: nothing that it says counts in this term any more."""
         one.forgotten_index, one.match_index = one.match_index, 0
-        one.sent_boot_us = 0
+        one.beat_boot_us = 0
         text = f"the agent {node_id[:8]} has lost entries that it had acknowledged: look at its disk; it joins anew"
         turn.at_once(Alarm("amnesia", text))
 

@@ -12,12 +12,12 @@ from meshcron import commands, entries
 from meshcron.chain import CHAIN_START, chain
 from meshcron.core.effects import Alarm, Send
 from meshcron.core.log import KEPT_ENTRIES
-from meshcron.core.replication import Replication
+from meshcron.core.replication import IN_FLIGHT_MAX, Replication
 from meshcron.core.timing import LAN
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Voter
 from meshcron.errors import NoLeader
-from meshcron.messages import Appended, Forgotten
+from meshcron.messages import Append, Appended, Forgotten
 from meshcron.model import SECOND_US, Instant, Job
 from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
 from meshcron.vocabulary import VOCABULARY
@@ -314,7 +314,7 @@ def kept_its_promises(lab: Lab) -> None:
             assert lab.view("lasting").revision >= answer.view.revision
 
 
-# ---- a follower that has lost what it acknowledged
+# ---- how much may be on its way
 
 
 def leading_voter() -> tuple[Replication, Turn]:
@@ -337,6 +337,74 @@ def leading_voter() -> tuple[Replication, Turn]:
 
 def answered(*, ok: bool, match: int, sent_us: int, last: int = 3) -> Appended:
     return Appended(term=1, ok=ok, match_index=match, sent_boot_us=sent_us, last_index=last)
+
+
+def grow(leader: Replication) -> None:
+    """The leader's log gets one entry longer."""
+    log = leader._voter.log
+    body, index = entries.encode(entries.Noop(9, 0, 0)), log.last_index + 1
+    assert log.take(LogRow(index, 1, chain(log.last_crc, index, 1, body), body))
+
+
+def sent(leader: Replication, at_us: int) -> list[Append]:
+    """What the leader has for b now."""
+    turn = Turn(Instant(at_us, 0))
+    leader.send(turn, 0)
+    _, wanted = turn.close(0)
+    found = [one.message for one in wanted if isinstance(one, Send) and one.to == "b"]
+    return [message for message in found if isinstance(message, Append)]
+
+
+def test_answers_to_heartbeats_open_no_window() -> None:
+    """A follower whose disk takes long answers them at once, and says what it had before: no more goes to it than is
+    allowed to wait. What gets durable makes room for as much."""
+    leader, turn = leading_voter()
+    appends: list[Append] = []
+    now_us = SECOND_US
+    for _ in range(3 * IN_FLIGHT_MAX):
+        now_us += 10_000
+        grow(leader)
+        appends += (new := sent(leader, now_us))
+        for beat in new:
+            if not beat.heads:
+                leader.appended("b", answered(ok=True, match=3, sent_us=beat.sent_boot_us, last=5), turn)
+    assert len([one for one in appends if not one.heads]) >= 3
+    loaded = [one for one in appends if one.heads]
+    assert len(loaded) == IN_FLIGHT_MAX
+    leader.appended("b", answered(ok=True, match=loaded[1].heads[-1].index, sent_us=now_us, last=99), turn)
+    (rest,) = sent(leader, now_us)
+    assert [rest.heads[0].index, rest.heads[-1].index] == [loaded[-1].heads[-1].index + 1, leader._voter.log.last_index]
+    grow(leader)
+    assert [len(one.heads) for one in sent(leader, now_us)] == [1]
+    grow(leader)
+    assert not sent(leader, now_us)
+
+
+def test_nothing_waits_for_a_follower_that_is_away() -> None:
+    """Its place in the log keeps up, so that no snapshot is made for it before it is back and says what it lacks."""
+    leader, _ = leading_voter()
+    now_us = SECOND_US
+    for _ in range(3 * IN_FLIGHT_MAX):
+        now_us += LAN.append_us
+        grow(leader)
+        sent(leader, now_us)
+    found = leader.progress("b")
+    assert found is not None
+    assert found.next_index == leader._voter.log.last_index + 1
+
+
+def test_a_lost_append_is_sent_again() -> None:
+    """What follows it is refused, at the latest the next heartbeat."""
+    leader, turn = leading_voter()
+    grow(leader)
+    first = [one for one in sent(leader, SECOND_US) if one.heads]
+    refused = answered(ok=False, match=first[0].prev_index, sent_us=SECOND_US, last=first[0].prev_index)
+    leader.appended("b", refused, turn)
+    again = [one for one in sent(leader, SECOND_US + 1) if one.heads]
+    assert [one.heads for one in again] == [one.heads for one in first]
+
+
+# ---- a follower that has lost what it acknowledged
 
 
 @pytest.mark.parametrize("ok", [True, False])
