@@ -1,0 +1,44 @@
+"""Where an agent is reached, for whoever looks from its machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from meshcron.messages import Endpoint
+from meshcron.runtime.whereabouts import AGENT_FILE, announce, withdraw
+
+HERE = Endpoint("192.0.2.1", 1, 2, 3)
+
+
+def test_the_file_says_who_and_where(tmp_path: Path) -> None:
+    """This process, the API's address, the three ports; readable by its owner alone."""
+    announce(tmp_path, "one", "ab" * 16, "https://127.0.0.1:8080", HERE)
+    file = tmp_path / AGENT_FILE
+    assert json.loads(file.read_text()) == {
+        "pid": os.getpid(),
+        "name": "one",
+        "node_id": "ab" * 16,
+        "url": "https://127.0.0.1:8080",
+        "gate_port": 1,
+        "mesh_port": 2,
+        "pub_port": 3,
+    }
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_start_takes_its_place(tmp_path: Path) -> None:
+    """What a crash left is replaced as a whole: no reader ever finds half of it."""
+    (tmp_path / AGENT_FILE).write_text("left by a crash, and longer than " + "x" * 1000)
+    announce(tmp_path, "one", "ab" * 16, "http://127.0.0.1:9", HERE)
+    assert json.loads((tmp_path / AGENT_FILE).read_text())["url"] == "http://127.0.0.1:9"
+    assert [file.name for file in tmp_path.iterdir()] == [AGENT_FILE]
+
+
+def test_it_is_withdrawn_once_or_twice(tmp_path: Path) -> None:
+    """An agent that ended early never said anything."""
+    announce(tmp_path, "one", "ab" * 16, "http://127.0.0.1:9", HERE)
+    withdraw(tmp_path)
+    withdraw(tmp_path)
+    assert list(tmp_path.iterdir()) == []
