@@ -67,7 +67,7 @@ class Run(Struct, frozen=True, tag="run"):
     specs: tuple[Spec, ...] = ()
 
 
-AckState = Literal["accepted", "known", "stale", "late", "refused", "need_spec", "not_now"]
+AckState = Literal["accepted", "known", "stale", "late", "need_spec", "not_now"]
 
 
 class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,9 +77,6 @@ class Ack(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: AckState
     known: str = ""
     """With state `known`: accepted, starting, running, ended, late, stopped."""
-    why: str = ""
-    mark_cluster_us: int = 0
-    """With state `not_now`: the agent's high-water mark of cluster time."""
 
 
 class RunAck(Struct, frozen=True, tag="run_ack"):

@@ -38,17 +38,6 @@ FORGOTTEN = (
     "new node id; look at the disk"
 )
 
-LEDGER_MESSAGES = (
-    messages.PreVote
-    | messages.PreVoteReply
-    | messages.Vote
-    | messages.VoteReply
-    | messages.Append
-    | messages.Appended
-    | messages.TakeOver
-    | messages.Forgotten
-)
-
 
 class Agent:
     """One agent, as a deterministic machine."""
@@ -257,10 +246,8 @@ class Agent:
         return min(wish for wish in wishes if wish is not None)
 
     def _close(self, turn: Turn) -> list[Effect]:
-        persists, effects = turn.close(self._persists)
-        if persists != self._persists:
-            self._persists = persists
-        self.ledger.turn_closed(persists, turn.now.boot_us)
+        self._persists, effects = turn.close(self._persists)
+        self.ledger.turn_closed(self._persists, turn.now.boot_us)
         return effects
 
     def _route(self, event: Event, turn: Turn) -> None:  # noqa: C901, PLR0912 - one arm a kind of event
@@ -330,7 +317,7 @@ class Agent:
             case messages.Result():
                 if self.leadership.ours is not None:
                     self.leadership.ours.result(sender, message)
-            case _ if isinstance(message, LEDGER_MESSAGES):
+            case _ if isinstance(message, LedgerMessage):
                 if self.may_command(sender) and self.cluster:
                     self._ledger_message(sender, message, turn)
             case _:

@@ -242,8 +242,6 @@ class Dispatch:
             self._pending.pop((ack.execution_id, False), None)
             if ack.state == "late" or (ack.state == "known" and ack.known == "late"):
                 decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="late"))
-            elif ack.state == "refused" or (ack.state == "known" and ack.known == "refused"):
-                decided.append(ResultItem(execution_id=ack.execution_id, kind="failed", reason=ack.why))
             elif ack.state == "known" and ack.known == "stopped":
                 decided.append(ResultItem(execution_id=ack.execution_id, kind="skipped", reason="stopped"))
         self._send_orders(need_spec, turn, with_specs=True)
@@ -332,7 +330,7 @@ class Dispatch:
         self._send_stops(stops, turn)
 
     def check(self) -> None:
-        """Every open execution that is armed and unanswered is waited for by an id we know."""
+        """Whatever is waited for is open, and nothing open has ended well; raises AssertionError."""
         for execution_id, _ in self._pending:
             assert execution_id in self._state.open, f"{execution_id} is waited for and not open"
         assert all(execution.status is not Status.SUCCESS for execution in self._state.open.values())

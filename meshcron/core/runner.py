@@ -22,7 +22,6 @@ from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, P
 from meshcron.core.turn import Turn
 from meshcron.messages import (
     Ack,
-    AckState,
     Fence,
     Order,
     Result,
@@ -267,11 +266,11 @@ class Runner:
         if seen is not None and (seen.state != "accepted" or self._is_confirmed(order)):
             return Ack(execution_id=order.execution_id, state="known", known=seen.state)
         if seen is not None or order.start_id not in ("", self.start_id):
-            return Ack(execution_id=order.execution_id, state="not_now", mark_cluster_us=self._mark_cluster_us)
+            return Ack(execution_id=order.execution_id, state="not_now")
         if order.start_by_cluster_us <= self._mark_cluster_us:
-            return self._decline(order, "late", turn)
+            return self._decline(order, turn)
         if order.start_by_cluster_us <= self._clock.cluster_us(turn.now):
-            return self._decline(order, "late", turn)
+            return self._decline(order, turn)
         if order.digest not in self._specs:
             if order.digest not in given:
                 return Ack(execution_id=order.execution_id, state="need_spec")
@@ -293,13 +292,13 @@ class Runner:
         heapq.heappush(self._due, (order.due_cluster_us, order.execution_id))
         return True
 
-    def _decline(self, order: Order, state: Literal["late"], turn: Turn) -> Ack:
-        answer: AckState = state
+    def _decline(self, order: Order, turn: Turn) -> Ack:
+        """Too late for it, for good: a copy that comes later is answered alike."""
         self._remember(
-            Seen(order.execution_id, state, self._session, order.start_by_cluster_us, acknowledged=True), turn
+            Seen(order.execution_id, "late", self._session, order.start_by_cluster_us, acknowledged=True), turn
         )
         heapq.heappush(self._forgettable, (order.start_by_cluster_us, order.execution_id))
-        return Ack(execution_id=order.execution_id, state=answer)
+        return Ack(execution_id=order.execution_id, state="late")
 
     def _remember(self, seen: Seen, turn: Turn) -> None:
         known = self._seen.get(seen.execution_id)

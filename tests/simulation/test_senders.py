@@ -296,7 +296,7 @@ ROWS: dict[type, Row] = {
     messages.RunAck: Row(
         "leader",
         lambda scene, _, term: messages.RunAck(
-            Fence(0, term), (messages.Ack(execution_id=scene.theirs, state="refused", why="no"),)
+            Fence(0, term), (messages.Ack(execution_id=scene.theirs, state="late"),)
         ),
         frozenset({"voter", "old_leader"}),
     ),
@@ -382,11 +382,9 @@ def test_a_worker_s_words_are_bounded(scene: Scene) -> None:
     ending = Ending(
         exit_code=0, signal=None, finished_wall_us=1, output_tail=long, output_bytes=1, output_truncated=False
     )
-    refused = messages.Ack(execution_id=own, state="refused", why=long)
     for message in (
         messages.Result((ended(own, reason=long, ending=ending),)),
         messages.Result((ended("x" * RESULTS_BYTES_MAX),)),
-        messages.RunAck(Fence(0, scene.term), (refused,)),
     ):
         agent, now = scene.hearer("leader")
         wanted = agent.handle(events.MessageReceived(scene.worker.node_id, message), now)

@@ -8,7 +8,7 @@ import pytest
 
 from meshcron import commands, entries
 from meshcron.errors import NoLeader
-from meshcron.messages import Ack, Fence, Run, RunAck, StartedItem, StartedReport
+from meshcron.messages import StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job
 from tests.unit.core.book import Book
 from tests.unit.core.disk import second
@@ -175,16 +175,6 @@ def test_a_kill_before_the_spawn_is_not_forgotten() -> None:
     hand.started()
     hand.advance(60)
     assert hand.signals[-1:] == [("x", True)]
-
-
-def test_an_order_refused_before_is_final() -> None:
-    lab = Lab().start()
-    lab.put(schedule="@manually")
-    lab.loses = lambda message: isinstance(message, Run)
-    lab.run()
-    lab.hear(RunAck(Fence(0, 1), (Ack(execution_id=lab.only().id, state="known", known="refused"),)))
-    lab.advance(300)
-    assert lab.only().status.final
 
 
 def test_history_keeps_nothing_older_than_its_days() -> None:

@@ -47,8 +47,8 @@ def of_lab(lab: Lab) -> Callable[[], str | None]:
 
 
 def test_a_leader_makes_its_local_token_known_first(tmp_path: Path) -> None:
-    """Whoever starts an agent uses that token in the next moment. It is asked for once; nobody waits for others here, so
-    nothing is announced on the way (main announces what is ready)."""
+    """Whoever starts an agent uses that token in the next moment. It is asked for once. Nobody waits for others
+    here, so nothing is announced on the way: main announces what is ready."""
     lab, local, asked = Lab().start(), local_token(tmp_path, NODE, 7), list[events.Event]()
 
     def handle(event: events.Event) -> None:

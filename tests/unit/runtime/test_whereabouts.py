@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from meshcron.files import AGENT_FILE
 from meshcron.messages import Endpoint
-from meshcron.runtime.whereabouts import AGENT_FILE, announce, withdraw
+from meshcron.runtime.whereabouts import announce, withdraw
 
 HERE = Endpoint("192.0.2.1", 1, 2, 3)
 
