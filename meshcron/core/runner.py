@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import deque
+from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -43,6 +43,9 @@ GRACE_US = 10 * SECOND_US
 
 STARTS_PER_TURN = 64
 """How many processes one event may start, so that no turn of the loop takes over 20 ms (PROTOCOL 8)."""
+
+GIVEN_UP_PER_TURN = 200
+"""How many executions that have waited for too long end in one turn, for the same reason."""
 
 RESEND_US = SECOND_US
 """How long an outcome waits for its acknowledgement before it is sent again."""
@@ -162,7 +165,10 @@ class Runner:
         self._unconfirmed: set[str] = set()
         """Accepted by an earlier session: a copy of this directory may hold them, too, so they fire only once a leader
         has ordered them of this start; at their start_by it is too late."""
-        self._waiting: deque[str] = deque()
+        self._waiting: OrderedDict[str, None] = OrderedDict()
+        """Due, and without a slot yet, in the order of their due times."""
+        self._given_up: list[tuple[int, str]] = []
+        """Until when each of them waits, in cluster time."""
         self._busy = 0
         self._deadlines: list[tuple[int, str, bool]] = []
         self._outbox: dict[str, Seen] = {}
@@ -198,6 +204,10 @@ class Runner:
         wishes: list[int] = []
         if self._clock.running and self._due:
             wishes.append(self._clock.boot_us(self._due[0][0]))
+        while self._given_up and self._given_up[0][1] not in self._waiting:
+            heapq.heappop(self._given_up)
+        if self._clock.running and self._given_up:
+            wishes.append(self._clock.boot_us(self._given_up[0][0]))
         if self._deadlines:
             wishes.append(self._deadlines[0][0])
         if self._outbox and self.leader:
@@ -315,24 +325,46 @@ class Runner:
             return
         cluster_us = self._clock.cluster_us(turn.now)
         while self._due and self._due[0][0] <= cluster_us:
-            self._waiting.append(heapq.heappop(self._due)[1])
+            self._wait(heapq.heappop(self._due)[1])
+        self._give_up(cluster_us, turn)
+        if self._given_up and self._given_up[0][0] <= cluster_us:
+            self.more = True  # too many for one turn, and none of them may start
+            return
         started = 0
         while self._waiting and self._busy < self._slots and started < STARTS_PER_TURN:
-            seen = self._seen.get(self._waiting.popleft())
+            seen = self._seen.get(self._waiting.popitem(last=False)[0])
             if seen is None or seen.state != "accepted" or seen.order is None:
                 continue
-            self._start(seen, seen.order, cluster_us, turn)
+            self._start(seen, seen.order, turn)
             started += 1
         self.more = bool(self._waiting) and self._busy < self._slots
 
-    def _start(self, seen: Seen, order: Order, cluster_us: int, turn: Turn) -> None:
-        # After a restart start_by holds again; in the session that accepted it an execution may wait for a slot.
-        same = seen.session == self._session
-        until = max(order.start_by_cluster_us, order.wait_until_cluster_us) if same else order.start_by_cluster_us
-        if cluster_us >= until:
-            why = "late: no free slot in time" if same else "late: the agent was away"
-            self._finish(seen, ResultItem(execution_id=seen.execution_id, kind="skipped", reason=why), turn)
+    def _wait(self, execution_id: str) -> None:
+        """It is due. After a restart start_by holds again; in the session that accepted it an execution may wait for a
+        slot."""
+        seen = self._seen.get(execution_id)
+        if seen is None or seen.state != "accepted" or seen.order is None:
             return
+        until = seen.order.start_by_cluster_us
+        if seen.session == self._session:
+            until = max(until, seen.order.wait_until_cluster_us)
+        self._waiting[execution_id] = None
+        heapq.heappush(self._given_up, (until, execution_id))
+
+    def _give_up(self, cluster_us: int, turn: Turn) -> None:
+        """Whatever has waited for too long does not run, whether or not a slot is free by now."""
+        for _ in range(GIVEN_UP_PER_TURN):
+            if not self._given_up or self._given_up[0][0] > cluster_us:
+                return
+            seen = self._seen.get(heapq.heappop(self._given_up)[1])
+            if seen is None or seen.execution_id not in self._waiting:
+                continue
+            del self._waiting[seen.execution_id]
+            if seen.state == "accepted":
+                why = "late: no free slot in time" if seen.session == self._session else "late: the agent was away"
+                self._finish(seen, ResultItem(execution_id=seen.execution_id, kind="skipped", reason=why), turn)
+
+    def _start(self, seen: Seen, order: Order, turn: Turn) -> None:
         seen.become("starting")
         self._busy += 1
         turn.write(seen.row())

@@ -209,13 +209,27 @@ def test_an_accepted_execution_may_wait_past_its_start_by() -> None:
 
 
 def test_who_waits_too_long_says_so() -> None:
-    """Skipped, with the reason; it never starts."""
+    """Skipped at that moment, with the reason, whoever has the slot and for how long; it never starts."""
     hand = Hand(slots=1).start()
     hand.run(order("x"), order("y", start_by=120, wait_until=600))
+    hand.advance_to(599)
+    assert hand.outcomes == []
     hand.advance_to(601)
+    assert hand.outcomes == [("y", "skipped", "late: no free slot in time")]
     hand.ended("x")
     assert hand.starts == ["x"]
-    assert hand.outcomes[-2:] == [("x", "ended", ""), ("y", "skipped", "late: no free slot in time")]
+
+
+def test_many_that_have_waited_too_long_end_in_slices_and_none_starts() -> None:
+    """A slot that comes free in that moment is for those that still have time."""
+    hand = Hand(slots=1).start()
+    names = [f"z{n:03}" for n in range(450)]
+    hand.run(order("x"), *(order(name, start_by=120, wait_until=600) for name in names), order("y", wait_until=900))
+    hand.advance_to(600)
+    hand.ended("x")
+    hand.advance_to(601)
+    assert hand.starts == ["x", "y"]
+    assert sum(kind == "skipped" for _, kind, _ in hand.outcomes) == len(names)
 
 
 def test_running_counts_the_slots_taken(hand: Hand) -> None:
