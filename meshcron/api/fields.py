@@ -166,6 +166,14 @@ def duration(value: object, path: str) -> int:
     return int(_go_duration(path, value.strip() + ("s" if _NUMBER.fullmatch(value.strip()) else "")))
 
 
+def deadline(value: object, path: str) -> int:
+    """A duration within which something has to start: with less than a second nothing ever would."""
+    span_us = duration(value, path)
+    if span_us < SECOND_US:
+        raise InvalidRequest(path, "is less than a second: no tick would ever start in time", 'at least "1s"')
+    return span_us
+
+
 def instant(value: object, path: str) -> int:
     """An RFC 3339 time; in microseconds since 1970, 0 for never."""
     if not isinstance(value, str):

@@ -128,7 +128,7 @@ _JOB: dict[str, tuple[str, Check[Any]]] = {
     "limits": ("limits", _limits),
     "history": ("history", _history),
     "catch_up": ("catch_up", fields.choice("skip", "latest", "all")),
-    "start_deadline": ("start_deadline_us", fields.duration),
+    "start_deadline": ("start_deadline_us", fields.deadline),
     "parent_jobs": ("parent_jobs", _parents),
     "when": ("when", fields.choice("success", "failure", "always")),
     "starts_at": ("starts_at_wall_us", fields.instant),

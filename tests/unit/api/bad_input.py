@@ -62,7 +62,7 @@ BAD_FIELDS: list[tuple[str, object]] = [
     *[("history.runs", {"runs": bad}) for bad in (0, -1, 10**9, "5")],
     *[("history.days", {"days": bad}) for bad in (0, 10**9, 1.5)],
     *[("catch_up", bad) for bad in (1, "", "some")],
-    *[("start_deadline", bad) for bad in ("soon", -1, [])],
+    *[("start_deadline", bad) for bad in ("soon", -1, [], "0s", "", 0.9)],
     *[("parent_job", bad) for bad in (1, "a/b", [])],
     *[("parent_jobs", bad) for bad in (1, "a", {}, ["p"] * 257)],
     *[("parent_jobs.0", [bad]) for bad in (1, "", "a/b", None)],

@@ -340,7 +340,7 @@ JOBS = st.builds(
     shell=st.booleans(),
     payload=WORDS,
     nice=st.integers(-20, 19),
-    start_deadline_us=SPANS,
+    start_deadline_us=SPANS.map(lambda span_us: span_us + SECOND_US),
     starts_at_wall_us=st.integers(0, 10**15),
     success_exit_codes=st.lists(st.integers(0, 255), min_size=1, max_size=5).map(tuple),
     disabled=st.booleans(),
