@@ -64,6 +64,17 @@ class MemberPut(Struct, frozen=True, tag="member_put", omit_defaults=True):
     once: Once | None = None
 
 
+class MemberStarted(Struct, frozen=True, tag="member_started", kw_only=True):
+    """A start of a member: each of these `@reboot` jobs is owed a run on it. Applies as nothing where that start, or a
+    later one, is known."""
+
+    number: int
+    start: int
+    cluster_us: int
+    wall_us: int
+    uids: tuple[int, ...]
+
+
 class MemberRemove(Struct, frozen=True, tag="member_remove"):
     """A member has left or was removed; what is open on it is lost. It is no voter any more by then."""
 
@@ -201,6 +212,8 @@ class Queued(Struct, frozen=True, tag="queued", kw_only=True, omit_defaults=True
     owed_key: str = ""
     """The owed row whose place it takes (a child's); it applies as nothing without that row."""
     env: dict[str, str] | None = None
+    node_id: str = ""
+    """Of the agent whose start it is for (`@reboot`)."""
     call: str = ""
     once: Once | None = None
 
@@ -268,6 +281,7 @@ Entry = (
     | Formed
     | Recovered
     | MemberPut
+    | MemberStarted
     | MemberRemove
     | Roster
     | HandOver

@@ -208,6 +208,8 @@ class Member(Struct, frozen=True, kw_only=True):
     voter: bool = True
     leaving: bool = False
     """It was asked to go: it gets no new runs, and its seat to another one."""
+    started: int = 0
+    """The number of its last start of which `@reboot` jobs were told."""
 
 
 class Token(Struct, frozen=True, kw_only=True):

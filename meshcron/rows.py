@@ -77,12 +77,13 @@ class ExecutionRow(Struct, frozen=True):
 
 
 class OwedRow(Struct, frozen=True, array_like=True):
-    """A run that must still be decided: a retry, a child, a queued or replacing run. `join`: a child that waits for its
-    other parents. `late`: an execution recorded as lost, whose result may still come (`env` = the Execution)."""
+    """A run that must still be decided: a retry, a child, a queued or replacing run, that of an agent's start
+    (`reboot`). `join`: a child that waits for its other parents. `late`: an execution recorded as lost, whose result
+    may still come (`env` = the Execution)."""
 
     key: str
     uid: int
-    kind: Literal["retry", "child", "queued", "replace", "join", "late"]
+    kind: Literal["retry", "child", "queued", "replace", "reboot", "join", "late"]
     run_id: str
     attempt: int
     trigger: str

@@ -73,6 +73,8 @@ class Catalog:
                 return self._cluster.recovered(entry)
             case entries.MemberPut():
                 return self._members.put(entry)
+            case entries.MemberStarted():
+                return self._members.started(entry)
             case entries.MemberRemove():
                 return self._members.remove(entry)
             case entries.Roster():

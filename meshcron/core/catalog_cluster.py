@@ -71,7 +71,8 @@ class Cluster:
     def _alone(self, member: Member) -> None:
         """One voter; of the others those stay that hold no log: they have nothing that could differ."""
         old = self._state.member_of(member.node_id)
-        member = replace(member, number=old.number if old else self._state.last_number + 1)
+        number, started = (old.number, old.started) if old else (self._state.last_number + 1, 0)
+        member = replace(member, number=number, started=started)
         self._state.last_number = max(self._state.last_number, member.number)
         others = [one for one in self._state.members.values() if one.node_id != member.node_id]
         gone = tuple(sorted(one.node_id for one in others if one.eligible or one.name == member.name))
@@ -143,6 +144,9 @@ class Cluster:
         backward = entry.to_offset_us < entry.from_offset_us
         self._state.clock = entry.cluster_us, entry.wall_us, entry.to_offset_us, self._state.epoch + backward
         self._fold.write_clock()
+        if backward:
+            self._state.stepped_us = entry.from_offset_us - entry.to_offset_us
+            self._fold.rows.append(MetaRow("stepped", str(self._state.stepped_us)))
         if backward and self._state.pauses:
             # The same wall time comes again: what was paused then is not now, but for a pause that goes on.
             now_us = entry.cluster_us + entry.to_offset_us

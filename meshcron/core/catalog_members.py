@@ -9,10 +9,11 @@ from msgspec.structs import replace
 from meshcron import entries
 from meshcron.core.catalog_outcomes import Outcomes
 from meshcron.core.fold import DecideAgain, Fold
+from meshcron.core.state import JobState
 from meshcron.errors import Conflict, NotFound
 from meshcron.messages import ResultItem
 from meshcron.model import SECOND_US, Member
-from meshcron.rows import Drop, MemberRow, MetaRow, TokenRow
+from meshcron.rows import Drop, MemberRow, MetaRow, OwedRow, TokenRow
 
 Standing = Literal["member", "voter", "leaving", "leaving voter"]
 
@@ -70,7 +71,7 @@ class Members:
             raise Conflict("node_id", "a node id never changes its number or key", "start with an empty data directory")
         if any(one.public_key == member.public_key != "" for one in self._state.members.values() if one is not by_node):
             raise Conflict("public_key", "another member has this key", "start with an empty data directory")
-        member = replace(member, voter=old.voter if old else False)
+        member = replace(member, voter=old.voter if old else False, started=old.started if old else 0)
         if standing(old) != standing(member) and (standing(old), standing(member)) not in STANDING_CHANGES:
             raise DecideAgain("it is on its way out")
         if old and old.voter and old.eligible and not member.eligible:
@@ -96,6 +97,31 @@ class Members:
         renamed = replace(old, name=f"{old.name}~{old.number}")
         self._state.members[old.number] = renamed
         self._fold.rows.append(MemberRow(renamed))
+
+    def started(self, entry: entries.MemberStarted) -> object:
+        """It runs anew: what that owes to `@reboot` jobs. Raises DecideAgain."""
+        member = self._state.members.get(entry.number)
+        if member is None or entry.start <= member.started:
+            raise DecideAgain("that start is known")
+        self._state.members[entry.number] = replace(member, started=entry.start)
+        self._fold.rows.append(MemberRow(self._state.members[entry.number]))
+        for uid in entry.uids:
+            job = self._state.jobs.get(uid)
+            if job is not None and not job.job.disabled:
+                self._owe_start(job, member, entry)
+        return None
+
+    def _owe_start(self, job: JobState, member: Member, entry: entries.MemberStarted) -> None:
+        key = f"reboot|{job.uid}|{member.number}"
+        if before := self._state.owed.get(key):
+            at = before.scheduled_wall_us
+            self._fold.record_skip(job, at, at, 1, "its agent has started anew", before.run_id, before.trigger)
+            self._fold.rows.append(job.state_row())
+        run_id = f"{job.uid}-b{member.number}-{entry.start}"
+        tick_us = entry.wall_us // SECOND_US * SECOND_US
+        self._fold.owe(
+            OwedRow(key, job.uid, "reboot", run_id, 1, "reboot", tick_us, entry.cluster_us, member.node_id, "")
+        )
 
     def remove(self, entry: entries.MemberRemove) -> Member:
         """It leaves, its tokens too; what was open on it is lost."""

@@ -161,7 +161,7 @@ class Ticks:
                 entry.trigger,
                 entry.tick_wall_us,
                 0,
-                "",
+                entry.node_id,
                 json.dumps(entry.env) if entry.env else "",
             )
         )

@@ -15,11 +15,13 @@ from meshcron.core.clocks import ClusterClock, agreed_wall_us
 from meshcron.core.dispatch import Dispatch
 from meshcron.core.effects import Alarm, Answer
 from meshcron.core.fold import Applied, DecideAgain
+from meshcron.core.intents import Intents
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals
+from meshcron.core.reboots import Reboots
 from meshcron.core.reports import Reports, bounded
-from meshcron.core.scheduler import SPREAD_HISTORY, Scheduler
+from meshcron.core.scheduler import Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.core.settings import Settings
 from meshcron.core.state import JobState, State
@@ -42,6 +44,9 @@ PRUNE_EVERY_US = 6 * 3600 * SECOND_US
 """How often every job is looked at for records older than its `history.days`."""
 
 PRUNES_PER_LOOK = 20
+
+SPREAD_HISTORY = 10
+"""A job's history is pruned when it exceeds its limit by a tenth, and at least this many: pruning has its price too."""
 
 HEARING_US = 10 * SECOND_US
 """After a cold start members are given so long to be heard before ticks are decided without them (PROTOCOL 6)."""
@@ -77,9 +82,11 @@ class Leading:
         self._ledger = ledger
         self._membership = membership
         self._generation = generation
-        self._scheduler = Scheduler(state, clock, settings.horizon_us)
+        self._intents = Intents(state, clock)
+        self._scheduler = Scheduler(state, clock, self._intents, settings.horizon_us)
+        self._reboots = Reboots(settings, state, clock, ledger, membership)
         self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us, self._start_of)
-        self._proposals = Proposals(state, clock, self._scheduler)
+        self._proposals = Proposals(state, clock, self._scheduler, self._intents)
         self._reports = Reports(settings.node_id, state, clock, ledger)
         self._stewardship = Stewardship(settings, state, clock, ledger, membership, WATCH_US)
         self.ready = False
@@ -122,7 +129,8 @@ class Leading:
         self.ready = True
         self._name_candidates(turn)
         self._dispatch.lead(Fence(self._generation, self._ledger.term), turn)
-        self._scheduler.lead(f"{self._settings.node_id[:8]}-{self._settings.session}")
+        self._scheduler.lead()
+        self._reboots.watch(self._intents.candidates, turn)
 
     def end(self, turn: Turn) -> None:
         """No longer leader: calls that stand in the log may take effect or not."""
@@ -159,6 +167,7 @@ class Leading:
             self._watched_boot_us = turn.now.boot_us
             self._watch_clocks(turn)
             self._stewardship.watch(turn)
+            self._reboots.watch(self._intents.candidates, turn)
             self._watch_silent(turn)
             self._watch_history(turn)
 
@@ -188,7 +197,7 @@ class Leading:
             elif newcomer := self._stewardship.newcomer(member.node_id):
                 tags, facts, down = newcomer.tags, newcomer.facts, member.node_id in failed
                 found.append(Candidate(number, tags, facts, 0, down, member.node_id))
-        self._scheduler.candidates, self._scheduler.failed = found, failed
+        self._intents.candidates, self._intents.failed = found, failed
         early = turn.now.boot_us < max(
             self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
         )
@@ -267,6 +276,9 @@ class Leading:
     def heard_again(self, node_id: str, turn: Turn, *, anew: bool) -> None:
         """A member that was silent, or has started `anew`, speaks."""
         self._dispatch.heard_again(node_id, turn, anew=anew)
+        if anew:
+            self._name_candidates(turn)
+            self._reboots.watch(self._intents.candidates, turn)
 
     def stop_ack(self, sender: str, message: StopAck) -> None:
         """Answers to stops."""
@@ -308,7 +320,8 @@ class Leading:
         if once is not None and (known := first_answer(self._state, once)):
             self._say(call, outcome_of(known), turn)
             return
-        if self._proposals.undecided_tick(call.command, turn.now):
+        stepping = self._stepping and isinstance(call.command, commands.PutJob)  # its cursor would be of the old time
+        if stepping or self._proposals.undecided_tick(call.command, turn.now):
             self._take_up_again(call, turn)
             return
         index = 0

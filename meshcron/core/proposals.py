@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from meshcron import commands, entries
 from meshcron.core import schedule as grammar
 from meshcron.core.clocks import ClusterClock
+from meshcron.core.intents import Intents
+from meshcron.core.overlap import judge, make_way
 from meshcron.core.scheduler import Scheduler, next_tick
 from meshcron.core.state import JobState, State
 from meshcron.entries import UNCHANGED, Entry
@@ -22,10 +24,11 @@ from meshcron.model import Instant, Job
 class Proposals:
     """What a command becomes, given the committed state."""
 
-    def __init__(self, state: State, clock: ClusterClock, scheduler: Scheduler) -> None:
+    def __init__(self, state: State, clock: ClusterClock, scheduler: Scheduler, intents: Intents) -> None:
         self._state = state
         self._clock = clock
         self._scheduler = scheduler
+        self._intents = intents
 
     def entries_for(
         self, command: commands.Command, now: Instant, call: str, once: entries.Once | None = None
@@ -95,8 +98,13 @@ class Proposals:
         )
         cursor = max(wall_us, old.cursor_wall_us) if old else wall_us
         if schedule.kind == "at" and (old is None or old.job.schedule != job.schedule):
-            # "Late by less than start_deadline: runs" (API.md): the instant may lie a little behind us.
-            cursor = wall_us - job.start_deadline_us
+            # "Late by less than start_deadline: runs" (API.md): the instant may lie a little behind us. But not behind
+            # what is decided: a run of that instant may have been, and it would be that run once more (P1).
+            decided = old.cursor_wall_us if old else 0
+            cursor = max(decided, wall_us - job.start_deadline_us)
+            if old and schedule.next_after(decided) is None:
+                why = "the ticks up to that time are decided already"
+                raise InvalidRequest("schedule", why, "a later time, or a run by hand")
         found: list[Entry] = []
         seen_cursor = old.cursor_wall_us if old else 0
         if old and self._state.paused and 0 < old.next_wall_us <= wall_us:
@@ -116,11 +124,15 @@ class Proposals:
         return [*found, put]
 
     def undecided_tick(self, command: commands.Command, now: Instant) -> bool:
-        """Whether a tick of the job that is about to change is due and not decided yet: that comes first."""
-        if not isinstance(command, commands.PutJob) or self._state.paused:
+        """Whether a tick of the job that is about to change is due and not decided yet, or its cursor is of an earlier
+        clock epoch: that comes first."""
+        if not isinstance(command, commands.PutJob):
             return False
         old = self._state.named(command.job.name)
-        return old is not None and 0 < old.next_wall_us <= self._clock.wall_us(now)
+        if old is None:
+            return False
+        due = 0 < old.next_wall_us <= self._clock.wall_us(now) and not self._state.paused
+        return due or old.epoch != self._state.epoch
 
     def _check_parents(self, job: Job) -> None:
         for parent in job.parent_jobs:
@@ -140,14 +152,13 @@ class Proposals:
 
     def _run_job(self, command: commands.RunJob, now: Instant, call: str) -> list[Entry]:
         state = self._job(command.name)
-        policy = state.job.concurrency
-        if policy == "allow" or not self._state.is_busy(state):
+        verdict = judge(self._state, state)
+        if verdict.what == "run":
             return [self._manual(state, command, now, call)]
-        if policy == "forbid":
-            why = f"{command.name!r} is still running and forbids a second run"
-            raise Conflict("concurrency", why, "wait, kill it, or choose another concurrency")
-        kind: str = "queued" if policy == "queue" else "replace"
-        if self._state.has_owed(kind, state.uid):
+        if verdict.what == "skip":
+            if state.job.concurrency == "forbid":
+                why = f"{command.name!r} is still running and forbids a second run"
+                raise Conflict("concurrency", why, "wait, kill it, or choose another concurrency")
             raise Conflict("concurrency", f"one run of {command.name!r} waits already", "wait for it to start")
         queued = entries.Queued(
             uid=state.uid,
@@ -155,17 +166,15 @@ class Proposals:
             epoch=state.epoch,
             tick_wall_us=self._clock.wall_us(now),
             next_wall_us=UNCHANGED,
-            kind="queued" if policy == "queue" else "replace",
+            kind=verdict.what,
             trigger="manual",
             env=command.env,
             call=call,
         )
-        if policy == "queue":
-            return [queued]
-        return [self._scheduler.stop_for(state), queued]
+        return list(make_way(self._state, state, queued))
 
     def _manual(self, state: JobState, command: commands.RunJob, now: Instant, call: str) -> entries.Intents:
-        intent = self._scheduler.build_intent(
+        intent = self._intents.build(
             state,
             now,
             tick_wall_us=self._clock.wall_us(now),
@@ -173,7 +182,7 @@ class Proposals:
             trigger="manual",
             env=command.env,
         )
-        return self._scheduler.intents_entry(now, [intent], call)
+        return self._intents.entry(now, [intent], call)
 
     def _stop_run(self, command: commands.StopRun, call: str) -> entries.StopEntry:
         found = tuple(

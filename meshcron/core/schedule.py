@@ -146,7 +146,7 @@ class OnceSchedule(Schedule):
 
     def describe(self) -> str:
         if self.kind == "reboot":
-            return "When an agent joins"
+            return "When an agent starts, on that agent"
         if self.kind == "manual":
             return "Only when asked to"
         return "Once, at " + self.text[self.text.index("@") + len("@at") :].strip()

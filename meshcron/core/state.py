@@ -59,6 +59,11 @@ def job_row(state: JobState, *, current: bool = True, hidden: bool = False) -> J
     return JobRow(state.uid, state.revision, state.job.name, definition, current, hidden, state.created_wall_us)
 
 
+def _runs_at_starts(job: Job) -> bool:
+    """Whether its schedule is `@reboot`; nothing else has the word in it (schedule.py)."""
+    return "@reboot" in job.schedule.lower()
+
+
 class State:
     """All of it, and the ways to find something in it."""
 
@@ -68,6 +73,8 @@ class State:
         """Index, term and chain CRC of the last applied entry."""
         self.clock: tuple[int, int, int, int] = (0, 0, 0, 0)
         """Cluster time, wall clock and wall offset as last committed, and the clock epoch."""
+        self.stepped_us = 0
+        """How far the clocks went back when the present epoch began."""
         self.paused = False
         self.pauses: tuple[tuple[int, int], ...] = ()
         """Wall instants of the last pause, and of those before it whose ticks are not all decided: from, until (0
@@ -82,6 +89,8 @@ class State:
         self.revisions: dict[tuple[int, int], Job] = {}
         """Older revisions that open executions name."""
         self.children: dict[str, set[int]] = defaultdict(set)
+        self.reboots: set[int] = set()
+        """Jobs that a start of an agent starts."""
         self.open: dict[str, Execution] = {}
         self.run_open: dict[str, set[str]] = defaultdict(set)
         """The ids of a run's open executions."""
@@ -166,6 +175,7 @@ class State:
         if "clock" in meta:
             cluster_us, wall_us, offset_us, epoch = meta["clock"].split()
             self.clock = int(cluster_us), int(wall_us), int(offset_us), int(epoch)
+        self.stepped_us = int(meta.get("stepped", "0"))
         if "pause" in meta:
             paused, *instants = meta["pause"].split()
             self.paused = paused == "1"
@@ -206,6 +216,8 @@ class State:
         self.uids[state.job.name] = state.uid
         for parent in state.job.parent_jobs:
             self.children[parent].add(state.uid)
+        if _runs_at_starts(state.job):
+            self.reboots.add(state.uid)
 
     def remove_job(self, uid: int) -> None:
         """A job is no longer visible."""
@@ -215,6 +227,7 @@ class State:
         self.uids.pop(state.job.name, None)
         for parent in state.job.parent_jobs:
             self.children[parent].discard(uid)
+        self.reboots.discard(uid)
 
     def add_open(self, execution: Execution) -> None:
         """An execution opens, or an open one changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-VERSION = 5
+VERSION = 6
 """Of schema.sql, in PRAGMA user_version."""
 
 
@@ -50,7 +50,25 @@ def _mark_cluster(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO mark (id, cluster_us, generation, term) VALUES (?, ?, ?, ?)", old)
 
 
-STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _log_base, 2: _member_keys, 3: _calls, 4: _mark_cluster}
+def _member_starts(connection: sqlite3.Connection) -> None:
+    """5 -> 6: the last start of a member that is known."""
+    old = connection.execute("SELECT *, 0 FROM members").fetchall()
+    connection.execute("DROP TABLE members")
+    connection.execute(
+        "CREATE TABLE members ( node_id TEXT PRIMARY KEY, name TEXT NOT NULL, number INTEGER NOT NULL, "
+        "public_key TEXT NOT NULL, priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL, "
+        "leaving INTEGER NOT NULL, started INTEGER NOT NULL )"
+    )
+    connection.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", old)
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: _log_base,
+    2: _member_keys,
+    3: _calls,
+    4: _mark_cluster,
+    5: _member_starts,
+}
 
 
 def migrate(connection: sqlite3.Connection) -> None:

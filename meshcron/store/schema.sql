@@ -1,4 +1,4 @@
--- Version 5 of the database. Times are integers in microseconds; booleans are 0 and 1.
+-- Version 6 of the database. Times are integers in microseconds; booleans are 0 and 1.
 
 -- This agent's own: never part of a snapshot.
 CREATE TABLE ballot (id INTEGER PRIMARY KEY, term INTEGER NOT NULL, voted_for TEXT NOT NULL);
@@ -36,7 +36,8 @@ CREATE TABLE owed (
 );
 CREATE TABLE members (
     node_id TEXT PRIMARY KEY, name TEXT NOT NULL, number INTEGER NOT NULL, public_key TEXT NOT NULL,
-    priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL, leaving INTEGER NOT NULL
+    priority INTEGER NOT NULL, eligible INTEGER NOT NULL, voter INTEGER NOT NULL, leaving INTEGER NOT NULL,
+    started INTEGER NOT NULL
 );
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, sha256 TEXT NOT NULL, created_wall_us INTEGER NOT NULL,

@@ -35,7 +35,7 @@ SCALE = 20
 LONG_TIMES_US = {
     "meshcron.core.stewardship.NAME_SILENCE_US": 30 * SECOND_US,
     "meshcron.core.stewardship.HAND_OVER_STABLE_US": 30 * SECOND_US,
-    "meshcron.core.scheduler.START_WINDOW_US": 120 * SECOND_US,
+    "meshcron.core.intents.START_WINDOW_US": 120 * SECOND_US,
     "meshcron.core.roster.DEAD_US": 600 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_MAX_US": 3600 * SECOND_US,

@@ -292,6 +292,61 @@ def test_the_leader_dies_after_the_result_is_committed_and_before_its_answer() -
     at_end(world)
 
 
+# @reboot
+
+
+def test_a_start_of_an_agent_runs_a_reboot_job_there_and_a_new_leader_is_no_start() -> None:
+    """Each start is one run, on the agent that started, whoever leads and however often (P1): the run's id was once made
+    of the leader and its session, so the second term of a session started the ids of the first again."""
+    world = grown(7)
+    uid = put(world, "boot", "@reboot")
+    world.run_for(5)
+    assert not runs_of(world, uid)
+    with changed("meshcron.core.intents.START_WINDOW_US", 3 * SECOND_US):  # its agent soon forgets what it has run
+        one = follower(world)
+        one.crash()
+        world.run_for(2)
+        one.start()
+        world.run_for(5)
+        assert [run.node_id for run in runs_of(world, uid)] == [one.node_id]
+        for _ in range(4):  # at least one of three leads twice in one session
+            led(world).pause(2 * SECOND_US)
+            world.run_for(8)
+        old = led(world)
+        old.crash()
+        world.run_for(5)
+        assert [run.node_id for run in runs_of(world, uid)] == [one.node_id]
+        old.start()
+        world.run_for(8)
+    assert [run.node_id for run in runs_of(world, uid)] == [one.node_id, old.node_id]
+    assert {run.status for run in runs_of(world, uid)} <= {Status.SUCCESS, Status.FAILED}
+    at_end(world)
+
+
+def test_a_start_that_only_the_dead_leader_has_recorded_is_owed_by_the_next_one() -> None:
+    """The entry is committed and the leader dies before it decides the run: it runs once (P2)."""
+    world = grown(7)
+    uid = put(world, "boot", "@reboot", tags={"at": str(follower(world).number)})
+    one, old = follower(world), led(world)
+    one.crash()
+    world.run_for(2)
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if host is old and any(row.kind == "reboot" for row in old.agent.state.owed.values()):
+            world.tap = None
+            old.crash()
+            return True
+        return False
+
+    world.tap = tap
+    one.start()
+    assert world.run_until(lambda: old.agent is None, 30)
+    world.run_for(10)
+    assert [run.node_id for run in runs_of(world, uid)] == [one.node_id]
+    assert runs_of(world, uid)[0].status in (Status.SUCCESS, Status.FAILED)
+    at_end(world)
+
+
 # orders that hang, hurry and overtake
 
 
@@ -1582,7 +1637,7 @@ def test_a_late_result_turns_lost_into_the_truth() -> None:
     world.run_for(1)
     assert away.processes
     world.split([away])
-    with changed("meshcron.core.scheduler.START_WINDOW_US", 2 * SECOND_US):
+    with changed("meshcron.core.intents.START_WINDOW_US", 2 * SECOND_US):
         world.run_for(SHORT.lost_us / SECOND_US + 122)
     lost = runs_of(world, uid)
     assert [one.status for one in lost] == [Status.LOST]
@@ -1715,7 +1770,7 @@ def test_a_rerun_does_not_wait_for_an_agent_that_nobody_alive_has_heard() -> Non
     voters_are(world, 3)
     uid = put(world, "rerun", "@every 24h", tags={"role": "worker"}, on_lost="rerun")
     world.lasts_us = 3_600 * SECOND_US
-    with changed("meshcron.core.scheduler.START_WINDOW_US", 6 * SECOND_US):
+    with changed("meshcron.core.intents.START_WINDOW_US", 6 * SECOND_US):
         run_now(world, "rerun")
         world.run_for(1)
         world.split([dead])

@@ -85,7 +85,7 @@ def nothing_starts_story(away_s: float) -> None:
     a tick that a pause stops."""
     world = scripts.grown(72)
     where = scripts.follower(world)
-    with scripts.changed("meshcron.core.scheduler.START_WINDOW_US", 2 * SECOND_US):
+    with scripts.changed("meshcron.core.intents.START_WINDOW_US", 2 * SECOND_US):
         uid = scripts.put(world, "tick", "* * * * * *", tags={"at": str(where.number)}, concurrency="allow")
         world.run_for(5)
         world.hold = lambda source, to, message: to is where and isinstance(message, messages.Run)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshcron import commands
 from meshcron.core.clocks import ClusterClock, agreed_wall_us
 from meshcron.core.events import Woke
-from meshcron.model import SECOND_US, Instant
+from meshcron.model import SECOND_US, Instant, Job
 from tests.unit.core.disk import BOOT_US, START_WALL_US, second
 from tests.unit.core.lab import Lab
 
@@ -277,6 +277,39 @@ def test_a_fixed_time_job_goes_on_from_the_new_time_after_three_hours() -> None:
     lab.advance(5 * HOUR_S)
     assert [(tick, status) for tick, status, _ in lab.records()] == [(120, "success"), (120, "running")]
     assert len({one.run_id for one in lab.executions()}) == 2
+
+
+@pytest.mark.parametrize(("hours", "runs"), [(2, 1), (4, 2)])
+def test_the_step_decides_and_not_how_far_ahead_the_last_tick_lies(hours: int, runs: int) -> None:
+    """11:00 ran; at 14:00 the clock goes back, and 11:00 is an hour ago or an hour ahead: only after a step of more
+    than three hours does it run again (PROTOCOL 7)."""
+    lab = Lab().start()
+    lab.put(schedule="0 11 * * *")
+    lab.advance_to(6 * HOUR_S)
+    lab.end_all()
+    lab.wall_shift_us -= hours * HOUR_S * SECOND_US
+    lab.advance(3 * HOUR_S)
+    assert [tick for tick, _, _ in lab.records()] == [3 * HOUR_S] * runs
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_put_while_a_step_back_is_on_its_way_goes_on_from_the_new_time(known: bool) -> None:
+    """The disk is slow in the moment of the step: the call is answered once that is over, with a cursor of the new
+    time. It had one of the old time, and was silent for an hour."""
+    lab = Lab().start()
+    if known:
+        lab.put(schedule="0 * * * * *")
+    lab.wall_shift_us -= HOUR_S * SECOND_US
+    lab.disk_answers = False
+    lab.advance(2)
+    assert lab.ask(commands.PutJob(Job(name="job", schedule="*/10 * * * * *", command="true"))) is None
+    call = lab.last_call
+    lab.disk_answers = True
+    lab.sync()
+    lab.advance(1)
+    assert isinstance(lab.answers[call], commands.JobAnswer)
+    lab.advance(60)
+    assert len([tick for tick, _, _ in lab.records() if tick < 0]) >= 6
 
 
 def test_a_step_forward_is_a_gap_for_the_catch_up_policy() -> None:

@@ -369,7 +369,7 @@ def test_explained() -> None:
         ("TZ=UTC  @at  2030-01-31 18:00:00Z ", "Once, at 2030-01-31 18:00:00Z", 1),
         ("@at 2020-01-31T18:00:00Z", "Once, at 2020-01-31T18:00:00Z", 0),
         ("@manually", "Only when asked to", 0),
-        ("@reboot", "When an agent joins", 0),
+        ("@reboot", "When an agent starts, on that agent", 0),
     ],
 )
 def test_in_words(text: str, said: str, ticks: int) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from meshcron import commands, entries
 from meshcron.entries import ENTRY_BYTES_MAX
+from meshcron.errors import InvalidRequest
 from meshcron.messages import Run
-from meshcron.model import SECOND_US
+from meshcron.model import SECOND_US, Job
 from meshcron.rows import LogRow
 from tests.unit.core.disk import START_WALL_US, second
 from tests.unit.core.lab import Lab
@@ -314,6 +315,36 @@ def test_every_keeps_its_phase_over_restarts(lab: Lab) -> None:
     assert [tick for tick in ticks(lab) if tick > 40] == [43, 53]
 
 
+# ---- @at, put in the place of another schedule
+
+
+@pytest.mark.parametrize("after_s", [30, 400])
+def test_an_instant_whose_tick_has_run_does_not_run_again(lab: Lab, after_s: int) -> None:
+    """It would be that very run once more, under the same ids (P1): refused, whether or not its agent still knows of
+    it."""
+    lab.put(schedule="0 * * * * *")
+    lab.advance_to(61)
+    lab.end_all()
+    lab.put(schedule="@manually")
+    lab.advance(after_s)
+    put = commands.PutJob(Job(name="job", schedule="@at 2027-01-15T08:01:00Z", command="true"))
+    refused = lab.ask(put)
+    assert isinstance(refused, InvalidRequest)
+    assert (refused.field, refused.hint) == ("schedule", "a later time, or a run by hand")
+    lab.advance(200)
+    assert lab.records() == [(0, "success", ""), (60, "success", "")][-len(lab.records()) :]
+    assert lab.view().job.schedule == "@manually"
+
+
+def test_an_instant_a_little_ago_that_no_tick_had_runs(lab: Lab) -> None:
+    """Late by less than start_deadline (API.md, @at)."""
+    lab.put(schedule="@manually")
+    lab.advance_to(100)
+    lab.put(schedule="@at 2027-01-15T08:01:00Z")
+    lab.advance(1)
+    assert lab.records() == [(60, "running", "")]
+
+
 # ---- @reboot
 
 
@@ -329,6 +360,34 @@ def test_a_reboot_job_runs_once_a_start(lab: Lab) -> None:
         assert len(lab.launches) == starts
     assert {one.trigger for one in lab.executions()} == {"reboot"}
     assert len({one.run_id for one in lab.executions()}) == 3
+
+
+def test_a_new_term_is_no_start(lab: Lab) -> None:
+    """A run is owed to a start of an agent, and to each one once, however often anybody begins to lead."""
+    lab.put(schedule="@reboot")
+    lab.crash()
+    lab.advance(1)
+    lab.end_all()
+    lab.session -= 1  # the same start is told of again
+    lab.crash()
+    lab.advance(300)
+    assert len(lab.launches) == len(lab.executions()) == 1
+
+
+def test_starts_during_a_pause_leave_a_record_each(lab: Lab) -> None:
+    """The last one runs when the pause is over; those before it are skipped, with the reason (P2)."""
+    lab.put(schedule="@reboot")
+    lab.ask(commands.SetPaused(True))
+    for _ in range(3):
+        lab.crash()
+        lab.advance(1)
+    lab.ask(commands.SetPaused(False))
+    lab.advance(1)
+    assert [(status, reason) for _, status, reason in lab.records()] == [
+        ("skipped", "its agent has started anew"),
+        ("skipped", "its agent has started anew"),
+        ("running", ""),
+    ]
 
 
 def test_a_reboot_job_is_one_however_it_is_written(lab: Lab) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshcron import commands
-from meshcron.model import SECOND_US, History, Job
+from meshcron.core.agent import Agent
+from meshcron.core.effects import Effect
+from meshcron.core.events import Event
+from meshcron.core.schedule import CronSchedule
+from meshcron.core.scheduler import SLICE
+from meshcron.model import SECOND_US, History, Instant, Job
 from tests.unit.core.disk import second
 from tests.unit.core.lab import Lab
 
@@ -185,6 +192,34 @@ def test_a_long_gap_is_one_record_however_many_ticks_it_has() -> None:
     assert missed.count == 0
     assert missed.scheduled_wall_us == second(94)
     assert second(90 + 30 * 24 * 3600 - 12) <= missed.until_wall_us <= second(90 + 30 * 24 * 3600)
+
+
+def test_missed_ticks_are_counted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty jobs of each minute, five days away: no turn looks for more ticks than a slice has (PROTOCOL 8). It took
+    seconds, and an agent with voters beside it lost its lease again and again."""
+    lab = Lab().start()
+    for n in range(20):
+        lab.put(f"job{n:02}", "* * * * *", catch_up=("latest", "skip")[n % 2])
+    searches = [0]
+    for name in ("next_after", "latest_before"):
+        plain = getattr(CronSchedule, name)
+
+        def counted(self: CronSchedule, *instants: int, plain: Any = plain) -> int | None:
+            searches[-1] += 1
+            return plain(self, *instants)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(CronSchedule, name, counted)
+    handle = Agent.handle
+
+    def turn(self: Agent, event: Event, now: Instant) -> list[Effect]:
+        searches.append(0)
+        return handle(self, event, now)
+
+    monkeypatch.setattr(Agent, "handle", turn)
+    lab.crash(seconds_down=5 * 86_400)
+    lab.advance(5)
+    assert max(searches) <= 3 * SLICE, "a slice, and the last job of it with its count and its next tick"
+    assert all(lab.records(f"job{n:02}") for n in range(20))
 
 
 def test_expired_ticks_are_not_missed() -> None:

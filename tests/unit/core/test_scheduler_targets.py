@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
+from meshcron.core.intents import Intents
 from meshcron.core.scheduler import Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.entries import Intent
@@ -27,9 +28,10 @@ def decide(book: Book, *some: Candidate) -> list[Intent]:
     """What a leader that takes over at second 100 decides at once."""
     clock = ClusterClock()
     clock.lead(NOW, (second(100), second(100), 0), (), second(100))
-    scheduler = Scheduler(book.state, clock, 3 * SECOND_US)
-    scheduler.candidates = list(some)
-    scheduler.lead("a-1")
+    intents = Intents(book.state, clock)
+    intents.candidates = list(some)
+    scheduler = Scheduler(book.state, clock, intents, 3 * SECOND_US)
+    scheduler.lead()
     proposed = [entry for _, entry in scheduler.decide(NOW)]
     return [item for entry in proposed if isinstance(entry, entries.Intents) for item in entry.items]
 

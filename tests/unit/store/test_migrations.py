@@ -28,7 +28,10 @@ VERSION_1 = (
         "public_key TEXT NOT NULL,\n    priority INTEGER NOT NULL, eligible INTEGER NOT NULL,",
         "priority INTEGER NOT NULL,",
     )
-    .replace("voter INTEGER NOT NULL, leaving INTEGER NOT NULL", "voter INTEGER NOT NULL")
+    .replace(
+        "voter INTEGER NOT NULL, leaving INTEGER NOT NULL,\n    started INTEGER NOT NULL",
+        "voter INTEGER NOT NULL",
+    )
 )
 
 
@@ -59,7 +62,7 @@ def test_a_database_of_version_1_is_opened(tmp_path: Path, build: Any, cut: int,
     try:
         assert (read_log(database.reader), read_base(database.reader)) == (rows, base)
         assert database.reader.execute("SELECT value FROM meta").fetchall() == [("7",)]
-        assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1, 0)]
+        assert database.reader.execute("SELECT * FROM members").fetchall() == [("n", "one", 1, "", 100, 1, 1, 0, 0)]
         assert database.reader.execute("SELECT * FROM calls").fetchall() == []
         assert database.reader.execute("SELECT * FROM mark").fetchall() == [(1, 5, 0, 3, "")]
         fresh = sqlite3.connect(":memory:")
