@@ -33,13 +33,13 @@ GATE_PORT = 8946
 """The default of `gate_port`, and what a `join` without a port means."""
 
 HORIZON_US_MIN = 1_500_000
-"""Ticks are armed ahead to outlast the leader's death, and a fail-over may take 1.3 s (DESIGN, Speed)."""
+"""Ticks are armed ahead to outlast the leader's death, and a fail-over may take 1.3 s."""
 
 HORIZON_US_MAX = 60_000_000
 """An edit of a job holds from beyond the horizon on: a minute is the longest that people take for granted."""
 
 MEMBERS_MAX = 100
-"""Up to here hearing every other agent each second costs an agent under 2 % of a core (LIMITS 3)."""
+"""Up to here hearing every other agent each second costs an agent under 2 % of a core (measured)."""
 
 ORPHAN_AGE_US_MAX = 365 * 86_400 * 10**6
 """A year: longer nobody looks for what a damaged database has forgotten."""

@@ -400,7 +400,7 @@ class SnapshotWanted(Struct, frozen=True, tag="snapshot_wanted"):
     number: int
 
 
-# asking another agent (DESIGN.md, data path 1)
+# asking another agent (PROTOCOL 9)
 
 
 class Call(Struct, frozen=True, tag="call", kw_only=True):

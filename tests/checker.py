@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 SECOND_US = 1_000_000
 
 LATE_US = 200_000
-"""The goal (DESIGN.md, Speed): no tick starts later than this, also across the death of the leader."""
+"""The goal: no tick starts later than this, also across the death of the leader."""
 
 SETTLE_US = 2 * SECOND_US
 """A tick so young may still be on its way to its record."""

@@ -1,4 +1,4 @@
-"""The embedded ledger: proposes entries, hears what is committed and at which fence (DESIGN.md, the seam).
+"""The embedded ledger: proposes entries, hears what is committed and at which fence (docs/ARCHITECTURE.md, the seam).
 
 Nothing outside ledger, log, voter, election, replication and roster knows how an entry becomes committed; an external
 ledger can take this one's place.

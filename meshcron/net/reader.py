@@ -11,7 +11,7 @@ TURN_MESSAGES = 200
 """Messages taken in one turn of the loop, at a few tens of microseconds each."""
 
 TURN_SECONDS = 0.005
-"""A turn ends after this long whatever is left: a quarter of what a turn may take (DESIGN), for others want theirs."""
+"""A turn ends after this long whatever is left: a quarter of what one may take (PROTOCOL 8), for others want theirs."""
 
 PARTS_MAX = 4100
 """Parts of a message that are kept: more than any message of ours has, its routing id or topic included."""

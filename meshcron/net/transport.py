@@ -36,7 +36,7 @@ SOCKETS_MAX = 16384
 """In one context: six for a peer (two and their monitors, which have two ends). libzmq's own limit is 1023."""
 
 DIALS_A_TURN = 8
-"""A link takes about a millisecond to set up, a turn of the loop at most 20 (DESIGN)."""
+"""A link takes about a millisecond to set up, a turn of the loop at most 20 (PROTOCOL 8)."""
 
 DIAL_AGAIN_SECONDS = 1.0
 """After a failure of our own, as without free descriptors."""

@@ -2,7 +2,7 @@
 
 It is libc's own, called so that the interpreter is free meanwhile: posix_spawn waits until the kernel has let the child
 run up to its exec, on a busy machine for milliseconds, and os.posix_spawn keeps every other thread waiting as well.
-(Popen with a user or a preexec function falls back to fork: 4 to 13 ms; LIMITS 7.)
+(Popen with a user or a preexec function falls back to fork: 4 to 13 ms, measured.)
 """
 
 from __future__ import annotations

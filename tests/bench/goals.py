@@ -1,4 +1,4 @@
-"""What is to be met, one value a figure, one constant a column. DESIGN's speed table; ratios are to the limit."""
+"""What is to be met, one value a figure, one constant a column; ratios are to the limit (docs/BENCHMARKS.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ CUT_SECONDS = 6.0
 """Several elections long, and twice what is armed ahead."""
 
 ELECTION_SECONDS = 3.0
-"""An election takes 1.3 s (DESIGN.md, the one table) and a lease 0.6 s, where the machine is not busy."""
+"""An election takes 1.3 s and a lease 0.6 s, where the machine is not busy."""
 
 HEALED_SECONDS = 10.0
 """Lost connections are tried again each second."""

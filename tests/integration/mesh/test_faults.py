@@ -19,7 +19,7 @@ from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
 from tests.unit.api.api_client import Client
 
 FAIL_OVER_SECONDS = 3.0
-"""The goal is 0.6 s after a kill and 1.3 s after a stop (DESIGN.md, Speed); a busy machine takes its time."""
+"""The goal is 0.6 s after a kill and 1.3 s after a stop; a busy machine takes its time."""
 
 REACHED_TIMES = 30
 """With two jobs a second each step is reached so often some seconds after they were added."""

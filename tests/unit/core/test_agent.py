@@ -130,7 +130,7 @@ def test_a_process_that_could_not_be_started(lab: Lab) -> None:
 
 
 def test_outcomes_gather_while_the_log_is_being_written(lab: Lab) -> None:
-    """Under load one entry carries many (DESIGN, Speed)."""
+    """Under load one entry carries many."""
     for n in range(30):
         lab.put(f"job{n}", schedule="@manually")
         lab.run(f"job{n}")
