@@ -219,7 +219,7 @@ class Queued(Struct, frozen=True, tag="queued", kw_only=True, omit_defaults=True
 
 
 class Reseat(Struct, frozen=True, tag="reseat"):
-    """New cursors after a change of the clock epoch or the end of a pause: (uid, revision, epoch, cursor, next)."""
+    """New cursors after a change of the clock epoch: (uid, revision, epoch, cursor, next)."""
 
     items: tuple[tuple[int, int, int, int, int], ...]
 

@@ -39,7 +39,7 @@ def next_(client: Client, screen: Screen, schedule: str, count: int, tz: str) ->
         _print_ticks(screen, job_ticks(job, screen.now_us, count), _why_never(job))
     else:
         parsed = _parsed(schedule, tz, screen.now_us)
-        _print_ticks(screen, next_n(parsed, screen.now_us, count), "it fires when asked to, or when an agent joins")
+        _print_ticks(screen, next_n(parsed, screen.now_us, count), "it fires when asked to, or when an agent starts")
 
 
 @click.command()

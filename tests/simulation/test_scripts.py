@@ -296,8 +296,8 @@ def test_the_leader_dies_after_the_result_is_committed_and_before_its_answer() -
 
 
 def test_a_start_of_an_agent_runs_a_reboot_job_there_and_a_new_leader_is_no_start() -> None:
-    """Each start is one run, on the agent that started, whoever leads and however often (P1): the run's id was once made
-    of the leader and its session, so the second term of a session started the ids of the first again."""
+    """Each start is one run, on the agent that started, whoever leads and however often (P1): the run's id was once
+    made of the leader and its session, so the second term of a session started the ids of the first again."""
     world = grown(7)
     uid = put(world, "boot", "@reboot")
     world.run_for(5)
