@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from meshcron.core.catalog_members import STANDING_CHANGES
-from meshcron.core.runner import DEAD, SEEN_CHANGES
+from meshcron.core.seen import DEAD, SEEN_CHANGES
 from meshcron.core.voter import ROLE_CHANGES
 from meshcron.model import STATUS_CHANGES
 
@@ -25,7 +25,7 @@ Changes = Mapping[Any, str]
 TABLES: dict[str, Changes] = {
     "core.catalog_members.STANDING_CHANGES": STANDING_CHANGES,
     "core.voter.ROLE_CHANGES": {(None, "follower"): "start", **ROLE_CHANGES},
-    "core.runner.SEEN_CHANGES": {
+    "core.seen.SEEN_CHANGES": {
         **SEEN_CHANGES,
         **{(state, None): "forgotten once acknowledged and start_by has passed" for state in sorted(DEAD)},
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshcron import entries, messages
 from meshcron.core import events
 from meshcron.core.beats import Beats
+from meshcron.core.calls import Asked
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Alarm, Effect, Halt, StartOver
@@ -13,7 +14,6 @@ from meshcron.core.events import Event
 from meshcron.core.gate import Gate
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
-from meshcron.core.leading import Call
 from meshcron.core.ledger import Ledger, LedgerMessage
 from meshcron.core.membership import Membership
 from meshcron.core.runner import Runner
@@ -255,7 +255,7 @@ class Agent:
             case events.Woke():
                 self._woke(turn)
             case events.Proposed():
-                self.leadership.propose(Call(event.call_id, event.command, event.key), turn)
+                self.leadership.propose(Asked(event.call_id, event.command, event.key), turn)
             case events.Persisted():
                 self.ledger.persisted(event.n)
             case events.MessageReceived():

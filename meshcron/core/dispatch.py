@@ -11,8 +11,9 @@ from msgspec import Struct
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Publish, Send
-from meshcron.core.runner import GRACE_US, spec_digest
+from meshcron.core.runner import GRACE_US
 from meshcron.core.selector import FACT_PREFIX, tag_value
+from meshcron.core.specs import spec_digest, spec_of
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
 from meshcron.messages import (
@@ -66,24 +67,6 @@ def topic_of(job: Job) -> str:
 def tag_topic(key: str, value: str) -> str:
     """The topic of those that have a tag."""
     return f"{key}={value}"
-
-
-def spec_of(job: Job, uid: int, revision: int) -> Spec:
-    """The part of a definition that reaches a process."""
-    return Spec(
-        uid=uid,
-        revision=revision,
-        job=job.name,
-        command=job.command,
-        shell=job.shell,
-        env=job.env,
-        cwd=job.cwd,
-        run_as_user=job.run_as_user,
-        payload=job.payload,
-        success_exit_codes=job.success_exit_codes,
-        nice=job.nice,
-        limits=job.limits,
-    )
 
 
 class Dispatch:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from meshcron import entries
+from meshcron.core.calls import Asked
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Answer
 from meshcron.core.election import Clocks
 from meshcron.core.fold import Applied
 from meshcron.core.known_members import KnownMembers
-from meshcron.core.leading import Call, Leading
+from meshcron.core.leading import Leading
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.runner import Runner
@@ -137,7 +138,7 @@ class Leadership:
             self.ours = None
             self._clock.follow(turn.now)
 
-    def propose(self, call: Call, turn: Turn) -> None:
+    def propose(self, call: Asked, turn: Turn) -> None:
         """Somebody asks for a write."""
         if self.ours is not None:
             self.ours.propose_call(call, turn)

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-
-from meshcron import commands, entries
-from meshcron.core.answers import first_answer, outcome_of
+from meshcron import entries
+from meshcron.core.calls import Asked, Calls
 from meshcron.core.clocks import ClusterClock, agreed_wall_us
 from meshcron.core.dispatch import Dispatch
 from meshcron.core.effects import Alarm, Answer
-from meshcron.core.fold import Applied, DecideAgain
+from meshcron.core.fold import Applied
 from meshcron.core.intents import Intents
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
 from meshcron.core.proposals import Proposals
+from meshcron.core.pruning import Pruning
 from meshcron.core.reboots import Reboots
 from meshcron.core.reports import Reports, bounded
 from meshcron.core.scheduler import Scheduler
 from meshcron.core.selector import Candidate
 from meshcron.core.settings import Settings
-from meshcron.core.state import JobState, State
+from meshcron.core.state import State
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Committed
 from meshcron.entries import Entry
-from meshcron.errors import MeshcronError, NoLeader, OutcomeUnknown
+from meshcron.errors import NoLeader
 from meshcron.messages import Admit, Fence, Result, RunAck, StartedReport, StopAck
 from meshcron.model import SECOND_US, Instant
 from meshcron.rows import Row
@@ -37,31 +36,11 @@ from meshcron.rows import Row
 WATCH_US = SECOND_US
 """How often clocks, roster and the fate of silent agents are looked at."""
 
-PATIENCE_US = 4 * SECOND_US
-"""So long a call waits for the ticks that come before it, or is decided anew because the state moved on meanwhile."""
-
-PRUNE_EVERY_US = 6 * 3600 * SECOND_US
-"""How often every job is looked at for records older than its `history.days`."""
-
-PRUNES_PER_LOOK = 20
-
-SPREAD_HISTORY = 10
-"""A job's history is pruned when it exceeds its limit by a tenth, and at least this many: pruning has its price too."""
-
 HEARING_US = 10 * SECOND_US
 """After a cold start members are given so long to be heard before ticks are decided without them (PROTOCOL 6)."""
 
 HEARING_NEW_US = 3 * SECOND_US // 2
 """The same for a new leader; what falls due meanwhile was armed by the old one."""
-
-
-class Call(Struct):
-    """A command on its way through the log."""
-
-    call_id: str
-    command: commands.Command
-    key: str = ""
-    asked_boot_us: int = 0
 
 
 class Leading:
@@ -86,7 +65,8 @@ class Leading:
         self._scheduler = Scheduler(state, clock, self._intents, settings.horizon_us)
         self._reboots = Reboots(settings, state, clock, ledger, membership)
         self._dispatch = Dispatch(settings.node_id, state, clock, settings.timing.lost_us, self._start_of)
-        self._proposals = Proposals(state, clock, self._scheduler, self._intents)
+        self._calls = Calls(state, clock, ledger, Proposals(state, clock, self._scheduler, self._intents))
+        self._pruning = Pruning(state, clock, ledger)
         self._reports = Reports(settings.node_id, state, clock, ledger)
         self._stewardship = Stewardship(settings, state, clock, ledger, membership, WATCH_US)
         self.ready = False
@@ -98,14 +78,8 @@ class Leading:
         self._watched_boot_us = 0
         self._cold = False
         """Some members were never heard since we began to lead, and it is early yet."""
-        self._calls: dict[int, Call] = {}
-        self._again: list[Call] = []
         self._about: dict[int, set[int]] = {}
         """Which jobs an entry of ours on its way through the log is about."""
-        self._pruning: set[int] = set()
-        self._pruned_boot_us = 0
-        self._to_prune: list[int] = []
-        self._stepping = False
         self._disagree = False
 
     def _start_of(self, node_id: str) -> str:
@@ -118,7 +92,8 @@ class Leading:
 
     def open(self, turn: Turn, first: Iterable[Entry]) -> None:
         """Elected: the term's first entries. They are one Persist, so that none is there without the others."""
-        self._led_boot_us = self._watched_boot_us = self._pruned_boot_us = turn.now.boot_us
+        self._led_boot_us = self._watched_boot_us = turn.now.boot_us
+        self._pruning.lead(turn.now.boot_us)
         now_us = self._clock.cluster_us(turn.now)
         self._ledger.propose(entries.Noop(now_us, turn.now.wall_us, self._clock.offset_us), turn)
         for entry in first:
@@ -133,11 +108,8 @@ class Leading:
         self._reboots.watch(self._intents.candidates, turn)
 
     def end(self, turn: Turn) -> None:
-        """No longer leader: calls that stand in the log may take effect or not."""
-        for call in self._calls.values():
-            turn.at_once(Answer(call.call_id, OutcomeUnknown("the leader changed; the write may still take effect")))
-        for call in self._again:
-            turn.at_once(Answer(call.call_id, NoLeader("this agent does not lead any more")))
+        """No longer leader."""
+        self._calls.end(turn)
 
     # time
 
@@ -152,7 +124,7 @@ class Leading:
             wishes.append(reports)
         if (repeat := self._dispatch.next_wakeup()) is not None:
             wishes.append(repeat)
-        if not self._cold and not self._stepping and (tick := self._scheduler.next_wakeup(now)) is not None:
+        if not self._cold and not self._calls.stepping and (tick := self._scheduler.next_wakeup(now)) is not None:
             wishes.append(tick)
         return min(wishes)
 
@@ -169,7 +141,7 @@ class Leading:
             self._stewardship.watch(turn)
             self._reboots.watch(self._intents.candidates, turn)
             self._watch_silent(turn)
-            self._watch_history(turn)
+            self._pruning.watch(turn)
 
     def judge(self, turn: Turn) -> bool:
         """Decide who has failed; True when that changed."""
@@ -212,7 +184,7 @@ class Leading:
     # watching
 
     def _watch_clocks(self, turn: Turn) -> None:
-        if self._stepping or not self._ledger.can_propose(turn.now.boot_us):
+        if self._calls.stepping or not self._ledger.can_propose(turn.now.boot_us):
             return
         wall_us = agreed_wall_us(self._walls_us(turn), len(self._ledger.voters))
         if wall_us is None:
@@ -223,7 +195,7 @@ class Leading:
         self._disagree = False
         step_us = self._clock.slew(turn.now, wall_us)
         if step_us:
-            self._stepping = True
+            self._calls.stepping = True
             offset_us = self._clock.offset_us
             entry = entries.ClockStep(self._clock.cluster_us(turn.now), wall_us, offset_us, offset_us + step_us)
             self._ledger.propose(entry, turn)
@@ -249,18 +221,6 @@ class Leading:
             return min(since_us, turn.now.boot_us - self._led_boot_us) if node_id in members else 1 << 62
 
         self._reports.lost(self._dispatch.lost(silent_us, turn))
-
-    def _watch_history(self, turn: Turn) -> None:
-        """Records grow old also where no new ones come."""
-        if turn.now.boot_us >= self._pruned_boot_us + PRUNE_EVERY_US:
-            self._pruned_boot_us = turn.now.boot_us
-            self._to_prune = [uid for uid, state in self._state.jobs.items() if state.recorded]
-        if not self._ledger.can_propose(turn.now.boot_us):
-            return
-        some, self._to_prune = self._to_prune[:PRUNES_PER_LOOK], self._to_prune[PRUNES_PER_LOOK:]
-        for uid in some:
-            if (state := self._state.jobs.get(uid)) and uid not in self._pruning:
-                self._propose_prune(state, turn)
 
     def admit(self, message: Admit, turn: Turn) -> None:
         """Somebody with the key knocked."""
@@ -296,71 +256,24 @@ class Leading:
         """At the end of each turn: whatever can be proposed now."""
         if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
             return
-        self._retry_calls(turn)
+        self._calls.retry(turn)
         self._reports.flush(turn)
-        if not self._stepping and not self._cold:
+        if not self._calls.stepping and not self._cold:
             for uids, entry in self._scheduler.decide(turn.now):
                 self._propose(entry, turn, uids)
+
+    def propose_call(self, call: Asked, turn: Turn) -> None:
+        """A command: into the log, or refused."""
+        if self.ready:
+            self._calls.propose(call, turn)
+        else:
+            turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
 
     def _propose(self, entry: Entry, turn: Turn, uids: set[int]) -> None:
         index = self._ledger.propose(entry, turn)
         if uids:
             self._about[index] = uids
             self._scheduler.proposed(uids, index)
-
-    # calls
-
-    def propose_call(self, call: Call, turn: Turn) -> None:
-        """A command: into the log, or refused."""
-        if not self.ready or not self._ledger.can_propose(turn.now.boot_us):
-            turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
-            return
-        call.asked_boot_us = call.asked_boot_us or turn.now.boot_us
-        once = entries.Once(call.key, self._clock.cluster_us(turn.now)) if call.key else None
-        if once is not None and (known := first_answer(self._state, once)):
-            self._say(call, outcome_of(known), turn)
-            return
-        stepping = self._stepping and isinstance(call.command, commands.PutJob)  # its cursor would be of the old time
-        if stepping or self._proposals.undecided_tick(call.command, turn.now):
-            self._take_up_again(call, turn)
-            return
-        index = 0
-        try:
-            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id, once):
-                index = self._ledger.propose(entry, turn)
-        except MeshcronError as refused:
-            turn.after_writes(Answer(call.call_id, refused))
-            return
-        self._calls[index] = call
-
-    def _take_up_again(self, call: Call, turn: Turn) -> None:
-        """Its turn comes again with the next applied entry, within PATIENCE_US."""
-        if turn.now.boot_us - call.asked_boot_us > PATIENCE_US:
-            turn.after_writes(Answer(call.call_id, NoLeader("the job's ticks are being decided; try again")))
-        else:
-            self._again.append(call)
-
-    def _retry_calls(self, turn: Turn) -> None:
-        again, self._again = self._again, []
-        for call in again:
-            self.propose_call(call, turn)
-
-    def _answer(self, index: int, outcome: object, turn: Turn) -> None:
-        call = self._calls.pop(index, None)
-        if call is None:
-            return
-        if isinstance(outcome, DecideAgain):
-            self._take_up_again(call, turn)
-            return
-        self._say(call, outcome, turn)
-
-    def _say(self, call: Call, outcome: object, turn: Turn) -> None:
-        """The answer, and the run that a put may have asked for: repeated, too, for a leader may have died between."""
-        turn.after_writes(Answer(call.call_id, outcome))
-        put = call.command
-        if isinstance(put, commands.PutJob) and put.run_on_create and isinstance(outcome, commands.JobAnswer):
-            key = f"{call.key}+run" if call.key else ""
-            self.propose_call(Call(f"{call.call_id}+run", commands.RunJob(put.job.name), key), turn)
 
     # what an applied entry asks of the leader
 
@@ -377,35 +290,16 @@ class Leading:
             case entries.Results():
                 self._dispatch.results_applied(entry, turn)
             case entries.ClockStep():
-                self._stepping = False
+                self._calls.stepping = False
                 self._clock.step(turn.now, entry.to_offset_us)
                 self._scheduler.clock_stepped()
-            case entries.Prune():
-                self._pruning.discard(entry.uid)
             case entries.MemberPut() | entries.MemberRemove():
                 self._name_candidates(turn)
             case _:
                 pass
         self._stewardship.applied(entry, applied, turn)
-        self._answer(committed.index, applied.outcome, turn)
-        self._prune(applied, turn)
-
-    def _prune(self, applied: Applied, turn: Turn) -> None:
-        if not self._ledger.can_propose(turn.now.boot_us):
-            return
-        for uid in {execution.uid for execution in applied.closed} - self._pruning:
-            state = self._state.jobs.get(uid)
-            if state is None:
-                continue
-            keep = state.job.history.runs
-            if state.recorded > keep + max(SPREAD_HISTORY, keep // SPREAD_HISTORY):
-                self._propose_prune(state, turn)
-
-    def _propose_prune(self, state: JobState, turn: Turn) -> None:
-        self._pruning.add(state.uid)
-        history = state.job.history
-        before_us = self._clock.wall_us(turn.now) - history.days * 86_400 * SECOND_US
-        self._ledger.propose(entries.Prune(state.uid, history.runs, before_us), turn)
+        self._calls.applied(committed.index, applied.outcome, turn)
+        self._pruning.applied(entry, applied, turn)
 
     def check(self) -> None:
         """Invariants of the orders; raises AssertionError with what does not hold."""

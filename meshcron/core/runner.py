@@ -7,18 +7,15 @@ accepted any more (start_by <= the durable mark of cluster time).
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import OrderedDict
-from datetime import UTC, datetime
 from typing import Literal
-
-import msgspec
-from msgspec import Struct
 
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import AdoptProcess, ForgetProcess, Send, SignalProcess, StartProcess
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
+from meshcron.core.seen import DEAD, SEEN_CHANGES, Seen
+from meshcron.core.specs import Specs, launch_of, spec_digest
 from meshcron.core.turn import Turn
 from meshcron.messages import (
     Ack,
@@ -35,8 +32,8 @@ from meshcron.messages import (
     StopAck,
     StopAckItem,
 )
-from meshcron.model import SECOND_US, Launch, Spec
-from meshcron.rows import Drop, Loaded, MarkRow, SeenRow, SpecRow
+from meshcron.model import SECOND_US, Spec
+from meshcron.rows import Drop, Loaded, MarkRow
 
 GRACE_US = 10 * SECOND_US
 """Between TERM and KILL (PROTOCOL 6)."""
@@ -50,94 +47,11 @@ GIVEN_UP_PER_TURN = 200
 RESEND_US = SECOND_US
 """How long an outcome waits for its acknowledgement before it is sent again."""
 
-SPEC_KEPT_US = 3600 * SECOND_US
-"""A Spec that no order needed for so long is dropped; the next order brings it again."""
-
-SPEC_LOOK_US = 60 * SECOND_US
-
 FORGET_EVERY_US = SECOND_US
 """How often acknowledged rows are looked through for those that may be forgotten."""
 
 TICKS_PER_SECOND = 100
 """The kernel's unit of a process's start time (USER_HZ, fixed at 100 on Linux for user space)."""
-
-SeenState = Literal["accepted", "starting", "running", "ended", "late", "stopped"]
-
-SEEN_CHANGES: dict[tuple[SeenState | None, SeenState], str] = {
-    (None, "accepted"): "Run",
-    (None, "late"): "Run, too late or below the mark",
-    (None, "stopped"): "Stop, before its Run",
-    ("accepted", "starting"): "due, and a slot is free",
-    ("accepted", "stopped"): "Stop",
-    ("accepted", "ended"): "no slot in time, or the agent was away",
-    ("starting", "running"): "the process runs",
-    ("starting", "ended"): "it could not start, was too short to be seen, or its fate is unknown",
-    ("running", "ended"): "the process ended, or its fate is unknown",
-}
-"""Every change of what an agent knows of an execution, and what brings it about; None = nothing. docs/PROTOCOL.md shows
-it. A row whose state has no way on (DEAD) is forgotten once nothing can ask for it any more."""
-
-DEAD: frozenset[SeenState] = frozenset({new for _, new in SEEN_CHANGES} - {old for old, _ in SEEN_CHANGES})
-
-
-class Seen(Struct):
-    """What this agent knows of one execution."""
-
-    execution_id: str
-    state: SeenState
-    session: int
-    start_by_cluster_us: int
-    pid: int = 0
-    process_start: int = 0
-    started_wall_us: int = 0
-    acknowledged: bool = False
-    order: Order | None = None
-    result: ResultItem | None = None
-    ending_as: Literal["", "timeout", "killed"] = ""
-    sent_boot_us: int = 0
-
-    def become(self, state: SeenState) -> None:
-        """Go on to another state; one that SEEN_CHANGES does not list is a defect, and the agent ends, its processes
-        do not."""
-        if state != self.state:
-            assert (self.state, state) in SEEN_CHANGES, f"{self.execution_id}: {self.state} becomes {state}"
-            self.state = state
-
-    def row(self) -> SeenRow:
-        """As it is written down."""
-        return SeenRow(
-            self.execution_id,
-            self.state,
-            self.session,
-            self.start_by_cluster_us,
-            self.pid,
-            self.process_start,
-            self.started_wall_us,
-            self.acknowledged,
-            msgspec.json.encode(self.order).decode() if self.order else "",
-            msgspec.json.encode(self.result).decode() if self.result else "",
-        )
-
-    @staticmethod
-    def from_row(row: SeenRow) -> Seen:
-        """As an earlier session wrote it down."""
-        return Seen(
-            row.execution_id,
-            row.state,  # type: ignore[arg-type] # our own rows
-            row.session,
-            row.start_by_cluster_us,
-            row.pid,
-            row.process_start,
-            row.started_wall_us,
-            row.acknowledged,
-            msgspec.json.decode(row.order, type=Order) if row.order else None,
-            msgspec.json.decode(row.result, type=ResultItem) if row.result else None,
-        )
-
-
-def spec_digest(spec: Spec) -> str:
-    """The name under which an agent keeps a Spec."""
-    return hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:32]
 
 
 class Runner:
@@ -150,11 +64,8 @@ class Runner:
         self.start_id = ""
         """Of this start; an order for another one is not ours."""
         self._slots = slots
-        self._specs = {row.digest: msgspec.json.decode(row.spec, type=Spec) for row in loaded.specs}
+        self._specs = Specs(loaded.specs)
         self._seen = {row.execution_id: Seen.from_row(row) for row in loaded.seen}
-        self._spec_used: dict[str, int] = {}
-        """When each was last needed in this session, on our own clock."""
-        self._specs_boot_us = 0
         self._fence = Fence(loaded.mark.generation, loaded.mark.term)
         self._mark_cluster_us = loaded.mark.cluster_us
         self._cluster = loaded.mark.cluster
@@ -227,9 +138,7 @@ class Runner:
         if self._outbox and turn.now.boot_us >= self._outbox_boot_us + RESEND_US:
             self._send_outbox(turn)
         self._forget_old(turn)
-        if turn.now.boot_us >= self._specs_boot_us + SPEC_LOOK_US:
-            self._specs_boot_us = turn.now.boot_us
-            self._forget_specs(turn)
+        self._specs.woke((seen.order.digest for seen in self._seen.values() if seen.order), turn)
 
     # orders
 
@@ -284,8 +193,7 @@ class Runner:
         if order.digest not in self._specs:
             if order.digest not in given:
                 return Ack(execution_id=order.execution_id, state="need_spec")
-            self._specs[order.digest] = given[order.digest]
-            turn.write(SpecRow(order.digest, msgspec.json.encode(given[order.digest]).decode()))
+            self._specs.keep(order.digest, given[order.digest], turn)
         self._remember(
             Seen(order.execution_id, "accepted", self._session, order.start_by_cluster_us, order=order), turn
         )
@@ -368,32 +276,7 @@ class Runner:
         seen.become("starting")
         self._busy += 1
         turn.write(seen.row())
-        turn.after_writes(StartProcess(self._launch(order)))
-
-    def _launch(self, order: Order) -> Launch:
-        spec = self._specs[order.digest]
-        scheduled = datetime.fromtimestamp(order.scheduled_wall_us // SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        env = {
-            **(spec.env or {}),
-            **(order.env or {}),
-            "MESHCRON_JOB": spec.job,
-            "MESHCRON_RUN": order.run_id,
-            "MESHCRON_EXECUTION": order.execution_id,
-            "MESHCRON_SCHEDULED_AT": scheduled,
-            "MESHCRON_ATTEMPT": str(order.attempt),
-            "MESHCRON_AGENT": self._agent,
-        }
-        return Launch(
-            execution_id=order.execution_id,
-            command=spec.command,
-            shell=spec.shell,
-            env=env,
-            cwd=spec.cwd,
-            run_as_user=spec.run_as_user,
-            payload=spec.payload,
-            nice=spec.nice,
-            limits=spec.limits,
-        )
+        turn.after_writes(StartProcess(launch_of(order, self._specs[order.digest], self._agent)))
 
     # what processes do
 
@@ -513,17 +396,6 @@ class Runner:
         # The mark goes into the same transaction: what is forgotten can never be accepted again (P1).
         self._mark_cluster_us = max(self._mark_cluster_us, cluster_us)
         turn.write(self._mark_row(), Drop("seen", tuple(old)))
-
-    def _forget_specs(self, turn: Turn) -> None:
-        """Specs that no order has named for long: they hold commands and environments of jobs long gone."""
-        now_us = turn.now.boot_us
-        needed = {seen.order.digest for seen in self._seen.values() if seen.order}
-        self._spec_used.update(dict.fromkeys(needed, now_us))
-        stale = [one for one in self._specs if now_us - self._spec_used.setdefault(one, now_us) > SPEC_KEPT_US]
-        for digest in stale:
-            del self._specs[digest], self._spec_used[digest]
-        if stale:
-            turn.write(Drop("specs", tuple(stale)))
 
     # stopping
 

@@ -15,7 +15,7 @@ from watching import Change, watched  # type: ignore[import-not-found]
 from meshcron import commands, messages
 from meshcron.core import effects
 from meshcron.core.catalog_members import STANDING_CHANGES
-from meshcron.core.runner import SEEN_CHANGES
+from meshcron.core.seen import SEEN_CHANGES
 from meshcron.core.voter import ROLE_CHANGES
 from meshcron.model import SECOND_US, STATUS_CHANGES, Status
 

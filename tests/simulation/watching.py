@@ -11,7 +11,8 @@ import pytest
 from meshcron.core.catalog import Catalog
 from meshcron.core.catalog_members import standing
 from meshcron.core.fold import Applied
-from meshcron.core.runner import Runner, Seen
+from meshcron.core.runner import Runner
+from meshcron.core.seen import Seen
 from meshcron.core.state import State
 from meshcron.core.voter import Committed, Voter
 from meshcron.rows import ExecutionRow, Row

@@ -8,7 +8,8 @@ from typing import Any
 from meshcron.core import effects, events
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Effect, Persist
-from meshcron.core.runner import Runner, spec_digest
+from meshcron.core.runner import Runner
+from meshcron.core.specs import spec_digest
 from meshcron.core.turn import Turn
 from meshcron.messages import Ack, Fence, Order, Result, ResultAck, ResultItem, Run, RunAck, Stop, StopAck, StopItem
 from meshcron.model import SECOND_US, Instant, Spec
