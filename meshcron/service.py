@@ -7,7 +7,7 @@ agent it names as Protocols; `main` passes the real ones in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
@@ -99,9 +99,32 @@ class OutputChunk(Struct, frozen=True):
     ended: bool
 
 
+class Owed(Protocol):
+    """A run, or an attempt of one, that is still to be decided."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+
+
+LATE = "late"
+"""The kind of Owed that starts nothing: a lost execution whose result may still come."""
+
+
 class Catalog(Protocol):
     """The committed state of jobs, tokens and members, held in memory by the core. Read-only for us."""
 
+    @property
+    def applied(self) -> tuple[int, int, int]:
+        """Index, term and chain CRC of the last entry that is in it."""
+
+    @property
+    def run_open(self) -> Mapping[str, Collection[str]]:
+        """Run -> its open executions."""
+
+    @property
+    def owed(self) -> Mapping[str, Owed]: ...
     def job_view(self, name: str) -> JobView | None: ...
     def job_views(self) -> Sequence[JobView]: ...
     def job_name(self, uid: int) -> str | None: ...
@@ -116,6 +139,7 @@ class Tables(Protocol):
     def execution_count(self, uid: int) -> int: ...
     def execution(self, uid: int, public_id: str) -> Execution | None: ...
     def run_executions(self, run_id: str) -> list[Execution]: ...
+    def meta(self) -> Mapping[str, str]: ...
     def history(self, *, filters: Mapping[str, object], offset: int, limit: int) -> list[Execution]: ...
 
 
@@ -267,11 +291,26 @@ class Service:
         return self._with_reasons([found])[0]
 
     def run(self, run_id: str) -> list[Execution]:
-        """All executions of a run, every attempt, oldest first. Raises UnknownExecution."""
+        """All executions of a run, every attempt, oldest first; none while it waits for its turn. Raises
+        UnknownExecution."""
         found = self._tables.run_executions(run_id)
-        if not found:
+        if not found and not self.run_goes_on(run_id):
             raise UnknownExecution(run_id)
         return self._with_reasons(found)
+
+    def run_goes_on(self, run_id: str) -> bool:
+        """Whether an execution of a run is open, or another attempt or the run itself is still to be decided."""
+        if self._catalog.run_open.get(run_id):
+            return True
+        return any(owed.run_id == run_id and owed.kind != LATE for owed in self._catalog.owed.values())
+
+    def index(self) -> int:
+        """Of the last entry of the log that jobs, tokens and `run_goes_on` are told from."""
+        return self._catalog.applied[0]
+
+    def index_on_disk(self) -> int:
+        """And of the last one that executions are told from: a write behind, at most."""
+        return int(self._tables.meta().get("applied", "0").split()[0])
 
     def history(self, *, filters: Mapping[str, object], offset: int = 0, limit: int = 100) -> list[Execution]:
         """Executions of all jobs, newest first; `filters`: uid, agent, status, since_wall_us, until_wall_us."""

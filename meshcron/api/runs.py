@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from meshcron.api import execution_list, fields, forms, job_answers
 from meshcron.api.handler import Handler
-from meshcron.commands import RunJob, StopRun
-from meshcron.errors import Forbidden, InvalidRequest, UnknownExecution
-from meshcron.model import Execution, Job, Status
+from meshcron.commands import JobAnswer, RunJob, StopRun
+from meshcron.errors import Forbidden, InvalidRequest, UnknownJob
 
 WAIT_SECONDS_MAX = 3600.0
 """How long `?wait=` may wait; longer than that nobody holds a connection open."""
@@ -22,8 +22,8 @@ LOOK_SECONDS_MIN = 0.02
 LOOK_SECONDS_MAX = 0.5
 """Pause between two looks at a run that is waited for, from the first to the usual."""
 
-RETRIED = frozenset({Status.FAILED, Status.TIMEOUT})
-"""Endings that another attempt may follow."""
+OVER = "X-Meshcron-Over"
+"""On a run: whether nothing more of it will come, and all of it is shown."""
 
 INTERPRETED = re.compile(
     r"LD_|DYLD_|BASH_|PYTHON|PERL|RUBY|NODE_|JAVA_|JDK_|GIT_|PATH$|IFS$|ENV$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
@@ -47,9 +47,11 @@ class OneRun(Handler):
     NEEDS: ClassVar = {"GET": "viewer"}
 
     async def get(self, run_id: str) -> None:
-        """Answers as the lists of executions do."""
+        """Answers as the lists of executions do; a header says whether that is all."""
         service = self.context.service
+        over = await _is_over(self, run_id)
         found = service.run(run_id)
+        self.set_header(OVER, "true" if over else "false")
         limit = self.query.whole("output_size_limit")
         await self.show_list(execution_list.slices(service, found, limit), len(found))
 
@@ -73,26 +75,24 @@ async def start(handler: Handler, name: str) -> None:
     wait_seconds = _wait_seconds(handler)
     command = RunJob(name=fields.name(name, "name"), env=env, actor=handler.actor)
     answer = await handler.context.service.run_job(command, handler.key)
-    if wait_seconds and await _wait(handler, answer.run_id, answer.view.job, wait_seconds):
-        handler.set_header("X-Meshcron-Run", answer.run_id)
-        job_answers.show(handler, handler.context.service.job(name))
-        return
+    if wait_seconds and await _wait(handler, answer.run_id, wait_seconds):
+        answer = _as_it_now_is(handler, answer)
     job_answers.show_answer(handler, answer)
 
 
-def settled(executions: Sequence[Execution], job: Job) -> bool:
-    """True when nothing of a run is open and no retry will follow."""
-    last = {execution.node_id: execution for execution in sorted(executions, key=lambda each: each.attempt)}
-    return bool(executions) and all(
-        each.status.final and not (each.status in RETRIED and each.attempt <= job.retries) for each in last.values()
-    )
+def _as_it_now_is(handler: Handler, answer: JobAnswer) -> JobAnswer:
+    """The answer with the job after the run; as it was where it is gone, as an ephemeral one is after a success."""
+    try:
+        return replace(answer, view=handler.context.service.job(answer.view.job.name))
+    except UnknownJob:
+        return answer
 
 
-async def _wait(handler: Handler, run_id: str, job: Job, seconds: float) -> bool:
+async def _wait(handler: Handler, run_id: str, seconds: float) -> bool:
     """Waits for the end of a run, looking less and less often. False: it goes on, or nobody waits any more."""
     deadline = handler.context.monotonic() + seconds
     pause = LOOK_SECONDS_MIN
-    while not settled(_executions(handler, run_id), job):
+    while not await _is_over(handler, run_id):
         left = deadline - handler.context.monotonic()
         if left <= 0 or await handler.pause(min(pause, left)):
             return False
@@ -100,11 +100,17 @@ async def _wait(handler: Handler, run_id: str, job: Job, seconds: float) -> bool
     return True
 
 
-def _executions(handler: Handler, run_id: str) -> list[Execution]:
-    try:
-        return handler.context.service.run(run_id)
-    except UnknownExecution:
-        return []  # queued behind another run, or not yet heard of by this agent
+async def _is_over(handler: Handler, run_id: str) -> bool:
+    """Whether nothing more of a run will come. True only once its executions are shown as they ended: what is known
+    of them in memory may be a write ahead of the disk, and an attempt missing there would be missed by who asked."""
+    service = handler.context.service
+    if service.run_goes_on(run_id):
+        return False
+    index = service.index()
+    while service.index_on_disk() < index:
+        if await handler.pause(LOOK_SECONDS_MIN):
+            return False
+    return True
 
 
 def _wait_seconds(handler: Handler) -> float:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from meshcron.commands import (
 )
 from meshcron.errors import Conflict, InvalidSchedule, NoLeader, NotFound, PreconditionFailed, UnknownJob
 from meshcron.model import RANKS, SECOND_US, Execution, Job, Member, Role, Status, Token, Trigger
+from meshcron.rows import OwedRow
 from meshcron.service import AgentView, Explained, MemberView, OutputChunk, Service
 
 NOW_US = 1_893_456_000 * SECOND_US
@@ -64,6 +65,9 @@ class FakeCluster:
         self.fails: BaseException | None = None
         """Raised by the next proposals, as if the cluster said so."""
         self.runs_end = True
+        self.owed: dict[str, OwedRow] = {}
+        self.disk_lags = 0
+        """Entries that are known in memory and not yet on the disk."""
         self.index = 100
         for role in RANKS:
             self.add_token(role, SECRETS[role], role)
@@ -117,6 +121,17 @@ class FakeCluster:
 
     # ---- Catalog ----
 
+    @property
+    def applied(self) -> tuple[int, int, int]:
+        return self.index, 1, 0
+
+    @property
+    def run_open(self) -> Mapping[str, Collection[str]]:
+        open_ones = [row for row in self.rows if not row.status.final]
+        return {
+            run_id: {row.id for row in open_ones if row.run_id == run_id} for run_id in {r.run_id for r in open_ones}
+        }
+
     def job_view(self, name: str) -> JobView | None:
         return self.views.get(name)
 
@@ -147,6 +162,9 @@ class FakeCluster:
 
     def run_executions(self, run_id: str) -> list[Execution]:
         return [row for row in self.rows if row.run_id == run_id]
+
+    def meta(self) -> Mapping[str, str]:
+        return {"applied": f"{self.index - self.disk_lags} 1 0"}
 
     def history(self, *, filters: Mapping[str, object], offset: int, limit: int) -> list[Execution]:
         found = [row for row in reversed(self.rows) if self._passes(row, filters)]

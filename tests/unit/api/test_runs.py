@@ -5,18 +5,22 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from meshcron.api.runs import VIA_WAIT_SECONDS, settled
+from meshcron import entries
+from meshcron.api.runs import VIA_WAIT_SECONDS
 from meshcron.commands import RunJob
-from meshcron.model import Execution, Job, Status
-from meshcron.service import VIA_HEADER
+from meshcron.model import Execution, Status
+from meshcron.rows import OwedRow
+from meshcron.service import VIA_HEADER, Service
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import SECRETS, FakeCluster
 from tests.unit.api.conftest import SETTINGS, Serve
+from tests.unit.core.book import Book
 
 ADDED: list[dict[str, object] | None] = [None, {}, {"env": {}}, {"env": {"A": "1", "B": 2}}]
 
@@ -111,18 +115,17 @@ def test_bad_wait(admin: Client, cluster: FakeCluster, wait: str) -> None:
     assert not cluster.commands
 
 
-def test_who_waits_and_goes_away(admin: Client, cluster: FakeCluster) -> None:
+def test_who_waits_and_goes_away(admin: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the run any more soon after the client has hung up."""
     cluster.add_job("a")
     cluster.runs_end = False
     looks: list[float] = []
-    real = cluster.run_executions
 
-    def watched(run_id: str) -> list[Execution]:
+    def watched(_: FakeCluster) -> Mapping[str, Collection[str]]:
         looks.append(time.monotonic())
-        return real(run_id)
+        return {cluster.rows[0].run_id: {"x"}}
 
-    cluster.run_executions = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(FakeCluster, "run_open", property(watched))
     request = f"POST /v1/jobs/a?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {admin.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", admin.port), timeout=5) as connection:
         connection.sendall(request.encode())
@@ -136,33 +139,180 @@ def test_who_waits_and_goes_away(admin: Client, cluster: FakeCluster) -> None:
     assert looks[-1] < gone + 1.0
 
 
-def executions(*states: tuple[str, int, Status]) -> list[Execution]:
-    cluster = FakeCluster()
-    cluster.add_job("a")
-    return [cluster.add_execution("a", status, node_id=node, attempt=attempt) for node, attempt, status in states]
+Story = Callable[[Book], str]
+"""What happens to a job on one agent or two; answers the run that is asked about."""
+
+
+def fail(book: Book) -> Execution:
+    """The first attempt of the tick has failed on agent 1."""
+    execution = book.launch(1).opened[0]
+    book.end(execution, success=False)
+    return execution
+
+
+def failed_for_good(book: Book) -> str:
+    book.put(retries=0)
+    return fail(book).run_id
+
+
+def owes_a_retry(book: Book) -> str:
+    book.put(retries=1)
+    return fail(book).run_id
+
+
+def retry_runs(book: Book) -> str:
+    run_id = owes_a_retry(book)
+    book.launch_owed(book.owed[0].key)
+    return run_id
+
+
+def retry_was_stopped(book: Book) -> str:
+    run_id = owes_a_retry(book)
+    book.apply(entries.StopEntry((), (run_id,), kill=True))
+    return run_id
+
+
+def disabled(book: Book) -> str:
+    book.put(retries=3, disabled=True)
+    return fail(book).run_id
+
+
+def retry_moved(book: Book) -> str:
+    book.put(retries=1, retry_on="other")
+    run_id = fail(book).run_id
+    book.end(book.launch_owed(book.owed[0].key, targets=(2,)).opened[0])
+    return run_id
+
+
+def lost(book: Book, **fields: Any) -> str:
+    book.put(**fields)
+    execution = book.launch(1).opened[0]
+    book.end(execution, "lost")
+    return execution.run_id
+
+
+def queued(book: Book) -> str:
+    book.put(concurrency="queue")
+    book.launch(1)
+    book.queue(2, moves=False)
+    return book.owed[0].run_id
+
+
+def one_of_two_runs(book: Book) -> str:
+    book.put()
+    one, _ = book.launch(1, targets=(1, 2)).opened
+    book.end(one)
+    return one.run_id
 
 
 @pytest.mark.parametrize(
-    ("retries", "states", "over"),
+    ("story", "goes_on"),
     [
-        (0, [], False),
-        (0, [("n1", 1, Status.ARMED)], False),
-        (0, [("n1", 1, Status.RUNNING)], False),
-        (0, [("n1", 1, Status.SUCCESS)], True),
-        (0, [("n1", 1, Status.FAILED)], True),
-        (2, [("n1", 1, Status.FAILED)], False),
-        (2, [("n1", 1, Status.TIMEOUT)], False),
-        (2, [("n1", 1, Status.KILLED)], True),
-        (2, [("n1", 1, Status.FAILED), ("n1", 2, Status.RUNNING)], False),
-        (2, [("n1", 1, Status.FAILED), ("n1", 2, Status.SUCCESS)], True),
-        (1, [("n1", 1, Status.FAILED), ("n1", 2, Status.FAILED)], True),
-        (0, [("n1", 1, Status.SUCCESS), ("n2", 1, Status.RUNNING)], False),
-        (1, [("n1", 1, Status.FAILED), ("n2", 1, Status.SUCCESS), ("n1", 2, Status.SUCCESS)], True),
+        (failed_for_good, False),
+        (owes_a_retry, True),
+        (retry_runs, True),
+        (retry_was_stopped, False),
+        (disabled, False),
+        (retry_moved, False),
+        (lost, False),
+        (lambda book: lost(book, on_lost="rerun"), True),
+        (queued, True),
+        (one_of_two_runs, True),
     ],
 )
-def test_settled(retries: int, states: list[tuple[str, int, Status]], over: bool) -> None:
-    """Over when nothing is open on any agent and no other attempt will follow."""
-    assert settled(executions(*states), Job(name="a", schedule="", retries=retries)) is over
+def test_the_end_of_a_run(story: Story, goes_on: bool) -> None:
+    """It goes on while the catalog holds something of it that is open or owed; no guess from its records."""
+    book, cluster = Book(members=2), FakeCluster()
+    run_id = story(book)
+    service = Service(
+        propose=cluster.propose,
+        catalog=book.state,
+        tables=cluster,
+        cluster=cluster,
+        read_output=cluster.read_output,
+    )
+    assert service.run_goes_on(run_id) is goes_on
+    assert service.index() == book.index
+
+
+def owe(cluster: FakeCluster, kind: Literal["retry", "queued"], run_id: str) -> None:
+    """Another attempt of a run, or the run itself, is still to be decided."""
+    cluster.owed[kind] = OwedRow(kind, cluster.views["a"].uid, kind, run_id, 1, kind, 0, 0, "", "")
+
+
+def test_wait_sees_a_stopped_retry(admin: Client, cluster: FakeCluster) -> None:
+    """Between two attempts somebody stops the run: who waits is answered, though the job has retries left."""
+    cluster.add_job("a", retries=5)
+    cluster.runs_end = False
+
+    def stop() -> None:
+        run_id = cluster.rows[0].run_id
+        owe(cluster, "retry", run_id)
+        cluster.end(cluster.rows[0].id, Status.FAILED)
+        cluster.add_execution("a", Status.SKIPPED, run_id=run_id, attempt=2, node_id="", agent="")
+        cluster.owed.clear()
+
+    stopped = threading.Timer(0.1, stop)
+    stopped.start()
+    began = time.monotonic()
+    answer = admin("POST", "/v1/jobs/a?wait=10")
+    stopped.join()
+    assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
+    assert time.monotonic() - began < 5
+
+
+def test_wait_for_a_job_that_goes_with_its_success(admin: Client, cluster: FakeCluster) -> None:
+    """An ephemeral job is gone when its run is over: the answer shows it as it was, at once."""
+    cluster.add_job("a", ephemeral=True)
+    propose = cluster.propose
+
+    async def gone(command: Any, key: str) -> object:
+        answer = await propose(command, key)
+        del cluster.views["a"]
+        cluster.rows.clear()
+        return answer
+
+    cluster.propose = gone  # type: ignore[method-assign]
+    began = time.monotonic()
+    answer = admin("POST", "/v1/jobs/a?wait=10")
+    assert (answer.status, answer.json["name"]) == (200, "a")
+    assert time.monotonic() - began < 5
+
+
+def test_one_run_says_whether_it_is_over(admin: Client, cluster: FakeCluster) -> None:
+    """Nothing in its turn yet, running, between two attempts, over."""
+    cluster.add_job("a")
+    owe(cluster, "queued", "r")
+    answer = admin("GET", "/v1/runs/r")
+    assert (answer.status, answer.json, answer.headers["X-Meshcron-Over"]) == (200, [], "false")
+    running = cluster.add_execution("a", Status.RUNNING, run_id="r")
+    cluster.owed.clear()
+    assert admin("GET", "/v1/runs/r").headers["X-Meshcron-Over"] == "false"
+    owe(cluster, "retry", "r")
+    cluster.end(running.id, Status.FAILED)
+    assert admin("GET", "/v1/runs/r").headers["X-Meshcron-Over"] == "false"
+    cluster.owed.clear()
+    assert admin("GET", "/v1/runs/r").headers["X-Meshcron-Over"] == "true"
+
+
+def test_a_run_is_over_once_the_disk_says_so(admin: Client, cluster: FakeCluster) -> None:
+    """The end is known in memory a write before it can be shown: the answer waits for it."""
+    cluster.add_job("a")
+    ended = cluster.add_execution("a", run_id="r")
+    late = cluster.rows.pop()
+    cluster.rows.append(msgspec.structs.replace(late, status=Status.FAILED, id="first"))
+    cluster.disk_lags = 1
+
+    def written() -> None:
+        cluster.rows.append(ended)
+        cluster.disk_lags = 0
+
+    writing = threading.Timer(0.1, written)
+    writing.start()
+    answer = admin("GET", "/v1/runs/r")
+    writing.join()
+    assert answer.headers["X-Meshcron-Over"] == "true"
+    assert [each["status"] for each in answer.json] == ["failed", "success"]
 
 
 def test_one_run(admin: Client, cluster: FakeCluster) -> None:
