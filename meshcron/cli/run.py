@@ -7,21 +7,21 @@ import time
 import click
 
 from meshcron.cli.client import Client, url_path
-from meshcron.cli.executions import OPEN, Execution, open_ids
-from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, NOT_FOUND, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
+from meshcron.cli.executions import OPEN, Execution
+from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
 from meshcron.cli.jobs import Job, with_nearest
 from meshcron.cli.options import NAME, pair, prints, talks
 from meshcron.cli.screen import Screen, write
-from meshcron.cli.times import read, span_seconds
+from meshcron.cli.times import read
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at a run: output appears at once for a person, and costs the agent ten reads a second."""
 
-RETRIED = frozenset({"failed", "timeout"})
-"""Endings that another attempt may follow."""
+OVER = "X-Meshcron-Over"
+"""Header of a run: whether nothing more of it will come (API.md, Executions and runs)."""
 
-RETRY_GRACE_SECONDS = 5.0
-"""How long after its delay another attempt may take to appear: a fail-over and a busy machine."""
+REPEATED = frozenset({"failed", "timeout", "lost"})
+"""Endings that another attempt may follow."""
 
 
 @click.command()
@@ -63,33 +63,17 @@ def _say_started(screen: Screen, job: Job, run_id: str) -> None:
 
 
 def follow(client: Client, screen: Screen, job: Job, run_id: str) -> list[Execution]:
-    """Print what the executions of a run write until no more will come; the decisive ones, oldest first."""
+    """Print what the executions of a run write until the agent says that no more will come; the decisive ones, oldest
+    first."""
     printer = _Printer(client, screen, job["name"])
     while True:
-        began = time.time()
-        executions = _executions(client, job["name"], run_id)
+        answer = client.call("GET", url_path("runs", run_id))
+        executions: list[Execution] = answer.value
         for execution in executions:
             printer.catch_up(execution, alone=len({each["node_name"] for each in executions}) < 2)
-        left = decisive(executions)
-        if left and not any(pending(each, job, began) for each in left):
-            return left
+        if answer.headers.get(OVER) == "true":
+            return decisive(executions)
         time.sleep(LOOK_SECONDS)
-
-
-def _executions(client: Client, name: str, run_id: str) -> list[Execution]:
-    """What there is of a run: nothing while it waits in its job's queue behind another run."""
-    try:
-        found: list[Execution] = client.get(url_path("runs", run_id))
-    except Refusal as refusal:
-        if refusal.exit_code != NOT_FOUND or not _is_open(client, name):
-            raise
-        return []
-    return found
-
-
-def _is_open(client: Client, name: str) -> bool:
-    """Whether something of the job runs, or is about to."""
-    return client.get(url_path("jobs", name))["status"] == "running" or bool(open_ids(client, name))
 
 
 class _Printer:
@@ -145,23 +129,12 @@ def decisive(executions: list[Execution]) -> list[Execution]:
     """The executions that no later attempt stands for: these decide the run (API.md, Jobs: retries)."""
     left: list[Execution] = []
     for execution in sorted(executions, key=lambda each: int(each["attempt"])):
-        before = [each for each in left if each["attempt"] == execution["attempt"] - 1 and each["status"] in RETRIED]
+        before = [each for each in left if each["attempt"] == execution["attempt"] - 1 and each["status"] in REPEATED]
         same = [each for each in before if each["node_name"] == execution["node_name"]]
         for each in (same or before)[:1]:
             left.remove(each)
         left.append(execution)
     return left
-
-
-def pending(execution: Execution, job: Job, now: float) -> bool:
-    """True while it is open, or while another attempt may still follow. `now` in seconds since 1970."""
-    if execution["status"] in OPEN:
-        return True
-    if execution["status"] not in RETRIED or execution["attempt"] > job["retries"]:
-        return False
-    delay = (span_seconds(job["retry_delay"]) or 0.0) * job["retry_backoff"] ** (execution["attempt"] - 1)
-    finished = (read(execution["finished_at"]) or 0) / 1e6
-    return now < finished + float(delay) + RETRY_GRACE_SECONDS
 
 
 def exit_code(executions: list[Execution]) -> int:

@@ -31,12 +31,6 @@ def read(text: object) -> int | None:
     return int(whole.timestamp()) * SECOND_US + int(fraction)
 
 
-def span_seconds(text: str) -> float | None:
-    """A duration (`1m30s`, `1.5s`, `20ms`, `2d`) in seconds; None for what is none."""
-    length_us = durations.microseconds(text)
-    return None if length_us is None else length_us / SECOND_US
-
-
 def instant(text: str, now_us: int) -> str:
     """An instant for the API: a duration is that long ago, all else is the agent's to read."""
     length_us = durations.microseconds(text)

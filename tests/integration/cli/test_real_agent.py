@@ -130,6 +130,7 @@ def test_a_first_job(cli: Cli) -> None:
         ("crash", [], "kill -SEGV $$", 139),
         ("retried", ["--retries", "1"], 'test "$MESHCRON_ATTEMPT" = 2', 0),
         ("exhausted", ["--retries", "1"], "exit 4", 4),
+        ("unstartable", ["--retries", "1", "--cwd", "/nonexistent"], "true", 1),
         ("nowhere", ["--tag", "role=nobody"], "true", 1),
     ],
 )
@@ -139,6 +140,20 @@ def test_run_wait_ends_as_the_job(cli: Cli, name: str, options: list[str], comma
     ended = cli("run", name, "--wait")
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_run_wait_outlives_an_attempt_that_never_started(cli: Cli) -> None:
+    """It has no time of an end; the second one is waited for all the same."""
+    add(cli, "unready", "--retries", "1", "--retry-delay", "1s", "--cwd", "/nonexistent", command="true")
+    ended = cli("run", "unready", "--wait", "--json")
+    assert [each["attempt"] for each in data(cli("history", "unready", "--json"))] == [2, 1]
+    assert [each["attempt"] for each in json.loads(ended.stdout)] == [2]
+
+
+def test_run_wait_of_a_disabled_job_waits_for_no_retry(cli: Cli) -> None:
+    """A disabled job is owed none: the command ends with the first attempt."""
+    add(cli, "asleep", "--retries", "1", "--retry-delay", "1h", "--disabled", command="exit 5")
+    assert cli("run", "asleep", "--wait").returncode == 5
 
 
 def test_run_wait_prints_while_it_runs(cli: Cli, folder: Path) -> None:

@@ -120,6 +120,8 @@ class FakeAgent:
     tokens: list[dict[str, Any]] = field(default_factory=list)
     mesh: dict[str, Any] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    goes_on: bool = False
+    """Whether more of a run will come, though nothing of it is open."""
     scripted: dict[tuple[str, str], list[Reply]] = field(default_factory=dict)
     """Answers to give first, in turn, by method and path."""
     on_look: Callable[[FakeAgent], None] = lambda _: None
@@ -164,7 +166,10 @@ class FakeAgent:
 
     def _run(self, run: str) -> Reply:
         found = [each for each in self.executions if each["run_id"] == run]
-        return Reply(200, found) if found else refused(404, "unknown_execution", f"no execution named {run!r}")
+        if not found and not self.goes_on:
+            return refused(404, "unknown_execution", f"no execution named {run!r}")
+        over = not self.goes_on and not any(each["status"] in {"armed", "waiting", "running"} for each in found)
+        return Reply(200, found, {"X-Meshcron-Over": "true" if over else "false"})
 
     def _jobs(self, request: Request, rest: list[str]) -> Reply:
         match (request.method, *rest):

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 
 from meshcron.cli import run
-from meshcron.cli.run import decisive, exit_code, pending
-from meshcron.cli.times import iso
+from meshcron.cli.run import decisive, exit_code
 
 NEVER = "0001-01-01T00:00:00Z"
-NOON_S = 1_769_860_800.0
-"""2026-01-31T12:00:00Z."""
 
 
 def execution(ident: str = "1-one", **more: Any) -> dict[str, Any]:
@@ -93,21 +90,10 @@ def test_wait_waits_while_the_run_is_queued(cli: Any, agent: Any) -> None:
     """A run behind another one of its job has no execution yet; that is no error."""
     script(
         agent,
+        lambda: agent.__dict__.update(goes_on=True),
         lambda: None,
-        lambda: agent.executions.append(execution()),
+        lambda: (agent.__dict__.update(goes_on=False), agent.executions.append(execution())),
     )
-    assert cli("run", "hello", "--wait").exit_code == 0
-
-
-def test_wait_waits_behind_a_run_that_is_only_armed(cli: Any, agent: Any) -> None:
-    """The run before it in the queue has not started yet: the job does not run, and something of it is open."""
-    before = execution("1-before", run_id="before", status="armed")
-    script(
-        agent,
-        lambda: agent.executions.append(before),
-        lambda: agent.executions.append(execution()),
-    )
-    agent.jobs["hello"] = job(status="success")
     assert cli("run", "hello", "--wait").exit_code == 0
 
 
@@ -136,19 +122,43 @@ def test_several_agents_share_no_line(cli: Any, agent: Any) -> None:
     assert result.exit_code == 3
 
 
-def test_a_retry_that_succeeds_is_a_success(cli: Any, agent: Any) -> None:
-    """The last attempt decides: after a failed first one the command waits for the second."""
-    finished = iso(time.time_ns() // 1000)
+@pytest.mark.parametrize(
+    "first",
+    [
+        execution(status="failed", exit_code=1),
+        execution(status="failed", exit_code=None, started_at=NEVER, finished_at=NEVER),
+        execution(status="lost", exit_code=None, finished_at=NEVER),
+    ],
+    ids=["failed", "never started", "lost"],
+)
+def test_a_retry_that_succeeds_is_a_success(cli: Any, agent: Any, first: dict[str, Any]) -> None:
+    """The last attempt decides: after a first one, whatever became of it, the command waits for the second, for as
+    long as the agent says that there will be one."""
     script(
         agent,
-        lambda: agent.executions.append(execution(status="failed", exit_code=1, finished_at=finished)),
+        lambda: (agent.__dict__.update(goes_on=True), agent.executions.append(first)),
         lambda: None,
-        lambda: agent.executions.append(execution("2-one", attempt=2)),
+        lambda: (agent.__dict__.update(goes_on=False), agent.executions.append(execution("2-one", attempt=2))),
     )
-    agent.jobs["hello"] |= {"retries": 1}
     result = cli("run", "hello", "--wait")
     assert result.exit_code == 0
-    assert result.stderr == "one: failed, attempt 1\n"
+    assert result.stderr == f"one: {first['status']}, attempt 1\n"
+
+
+def test_a_retry_that_is_not_to_be_is_not_waited_for(cli: Any, agent: Any) -> None:
+    """The job is disabled, so nothing is owed, whatever its retries say: the command ends."""
+    script(agent, lambda: agent.executions.append(execution(status="failed", exit_code=4)))
+    agent.jobs["hello"] |= {"retries": 3, "disabled": True}
+    assert cli("run", "hello", "--wait").exit_code == 4
+
+
+def test_a_retry_that_was_stopped_is_no_success(cli: Any, agent: Any) -> None:
+    """Its record, without an agent, stands for the first attempt."""
+    stopped = execution("1-none", status="skipped", reason="stopped", node_name="", attempt=2, started_at=NEVER)
+    script(agent, lambda: agent.executions.extend([execution(status="failed", exit_code=4), stopped]))
+    result = cli("run", "hello", "--wait")
+    assert result.exit_code == 1
+    assert "no agent: skipped (stopped), attempt 2" in result.stderr
 
 
 def test_wait_json_prints_the_decisive_executions(cli: Any, agent: Any) -> None:
@@ -209,23 +219,3 @@ def test_decisive_are_those_without_a_later_attempt() -> None:
     assert [each["id"] for each in decisive([again, *first])] == ["1-one", "2-two"]
     elsewhere = execution("2-three", node_name="three", attempt=2)
     assert [each["id"] for each in decisive([*first, elsewhere])] == ["1-two", "2-three"]
-
-
-@pytest.mark.parametrize(
-    ("ending", "after_s", "expected"),
-    [
-        ({"status": "armed"}, 1000.0, True),
-        ({"status": "success"}, 0.0, False),
-        ({"status": "failed", "attempt": 1}, 1.0, True),
-        ({"status": "failed", "attempt": 1}, 14.9, True),
-        ({"status": "failed", "attempt": 1}, 15.1, False),
-        ({"status": "timeout", "attempt": 2}, 24.9, True),
-        ({"status": "failed", "attempt": 3}, 1.0, False),
-        ({"status": "killed", "attempt": 1}, 1.0, False),
-        ({"status": "lost", "attempt": 1}, 1.0, False),
-    ],
-)
-def test_pending(ending: dict[str, Any], after_s: float, expected: bool) -> None:
-    """Another attempt is waited for as long as the job's delay, its backoff and a grace of 5 s say."""
-    asked = job(retries=2, retry_delay="10s", retry_backoff=2.0)
-    assert pending(execution(**ending), asked, NOON_S + after_s) is expected

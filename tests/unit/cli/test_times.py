@@ -84,27 +84,6 @@ def test_absolute_is_local_unless_utc_was_asked_for(monkeypatch: pytest.MonkeyPa
         time.tzset()
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0s", 0.0),
-        ("20ms", 0.02),
-        ("1.5s", 1.5),
-        ("1m30s", 90.0),
-        ("2h0m1s", 7201.0),
-        ("1d12h", 129_600.0),
-        ("5us", 0.000005),
-        ("", None),
-        ("5", None),
-        ("soon", None),
-        ("1h!", None),
-    ],
-)
-def test_span_seconds(text: str, expected: float | None) -> None:
-    """Durations as the API and people write them; nothing else is one."""
-    assert times.span_seconds(text) == (None if expected is None else pytest.approx(expected))
-
-
 def test_instant_is_ago_or_as_given() -> None:
     """`--since 90m` counts back from now; an instant is passed on."""
     assert times.instant("90m", NOON_US) == "2026-01-31T10:30:00Z"
