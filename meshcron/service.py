@@ -7,7 +7,7 @@ agent it names as Protocols; `main` passes the real ones in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
@@ -103,13 +103,15 @@ class Owed(Protocol):
     """A run, or an attempt of one, that is still to be decided."""
 
     @property
+    def uid(self) -> int: ...
+    @property
     def kind(self) -> str: ...
     @property
     def run_id(self) -> str: ...
 
 
-LATE = "late"
-"""The kind of Owed that starts nothing: a lost execution whose result may still come."""
+START_NOTHING = frozenset({"late", "join"})
+"""Kinds of Owed that are no run: a lost execution whose result may still come, a child that waits for more parents."""
 
 
 class Catalog(Protocol):
@@ -118,6 +120,10 @@ class Catalog(Protocol):
     @property
     def applied(self) -> tuple[int, int, int]:
         """Index, term and chain CRC of the last entry that is in it."""
+
+    @property
+    def open(self) -> Mapping[str, Execution]:
+        """Every open execution by its id."""
 
     @property
     def run_open(self) -> Mapping[str, Collection[str]]:
@@ -302,7 +308,21 @@ class Service:
         """Whether an execution of a run is open, or another attempt or the run itself is still to be decided."""
         if self._catalog.run_open.get(run_id):
             return True
-        return any(owed.run_id == run_id and owed.kind != LATE for owed in self._catalog.owed.values())
+        return any(owed.run_id == run_id for owed in self._owed())
+
+    def runs(self, name: str) -> dict[str, list[str]]:
+        """The runs of a job that go on, and the public ids of what is open of each: oldest first, those that only wait
+        at the end. Raises UnknownJob."""
+        uid, found = self.job(name).uid, dict[str, list[str]]()
+        for execution in sorted(self._catalog.open.values(), key=lambda each: each.index):
+            if execution.uid == uid:
+                found.setdefault(execution.run_id, []).append(execution.public_id)
+        for run_id in sorted({owed.run_id for owed in self._owed() if owed.uid == uid}):
+            found.setdefault(run_id, [])
+        return found
+
+    def _owed(self) -> Iterator[Owed]:
+        return (owed for owed in self._catalog.owed.values() if owed.kind not in START_NOTHING)
 
     def index(self) -> int:
         """Of the last entry of the log that jobs, tokens and `run_goes_on` are told from."""

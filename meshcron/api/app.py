@@ -33,6 +33,7 @@ ROUTES = (
     Route("/v1/jobs", jobs.Jobs),
     Route("/v1/jobs/{name}", jobs.OneJob),
     Route("/v1/jobs/{name}/run", runs.StartRun),
+    Route("/v1/jobs/{name}/runs", runs.OpenRuns),
     Route("/v1/jobs/{name}/toggle", jobs.Toggle),
     Route("/v1/jobs/{name}/executions", executions.NewestFirst),
     Route("/v1/jobs/{name}/executions/{id}", executions.OneExecution),

@@ -8,7 +8,8 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from meshcron.api import execution_list, fields, forms, job_answers
-from meshcron.api.handler import Handler
+from meshcron.api.handler import LIST_SLICE, Handler
+from meshcron.api.views import Shown
 from meshcron.commands import JobAnswer, RunJob, StopRun
 from meshcron.errors import Forbidden, InvalidRequest, UnknownJob
 
@@ -39,6 +40,18 @@ class StartRun(Handler):
     async def post(self, name: str) -> None:
         """Runs it now."""
         await start(self, name)
+
+
+class OpenRuns(Handler):
+    """`GET /v1/jobs/{name}/runs`: the runs of a job that are not over."""
+
+    NEEDS: ClassVar = {"GET": "viewer"}
+
+    async def get(self, name: str) -> None:
+        """Each with its open executions, in the shape that a kill answers; one that only waits has none."""
+        found = self.context.service.runs(fields.name(name, "name"))
+        shown: list[Shown] = [{"run_id": run_id, "executions": public_ids} for run_id, public_ids in found.items()]
+        await self.show_list((shown[at : at + LIST_SLICE] for at in range(0, len(shown), LIST_SLICE)), len(shown))
 
 
 class OneRun(Handler):

@@ -16,6 +16,9 @@ from meshcron.cli.times import duration, instant, read
 Execution = dict[str, Any]
 """An execution as the API answers it."""
 
+Killed = dict[str, Any]
+"""A run with what was open of it, as the API answers a kill."""
+
 OPEN = ("running", "waiting", "armed")
 """States in which something still happens."""
 
@@ -145,24 +148,38 @@ def executions(client: Client, name: str, query: dict[str, str | int]) -> list[E
 def kill(client: Client, screen: Screen, name: str, execution_id: str | None) -> None:
     """Kill what runs of a job.
 
-    All of it, or the execution with this ID: TERM to its process group, KILL after 10 seconds.
+    All of it, with attempts and runs that wait, or the execution with this ID: TERM to its process group, KILL after
+    10 seconds.
     """
-    targets = [execution_id] if execution_id else open_ids(client, name)
-    if not targets:
-        raise Failure(f'nothing of "{name}" is running; "meshcron history {name}" shows what ran', NOT_FOUND)
-    answers = [client.call("POST", url_path("executions", name, target, "kill")).value for target in targets]
+    if execution_id:
+        get_job(client, name)
+        answers = [client.call("POST", url_path("executions", name, execution_id, "kill")).value]
+    else:
+        answers = _kill_runs(client, name)
     if screen.as_json:
         screen.data(answers)
-    else:
-        for target in targets:
+        return
+    for answer in answers:
+        for target in answer["executions"] or ([execution_id] if execution_id else []):
             screen.line(f"killed {target}")
+        if not answer["executions"] and not execution_id:
+            screen.line(f"killed run {answer['run_id']}, which waited")
 
 
-def open_ids(client: Client, name: str) -> list[str]:
-    """All that is open of a job, however long ago it began. Raises Failure where there is no such job."""
-    get_job(client, name)
-    query: dict[str, str | int] = {"job": name, "_start": 0, "_end": SHOWN_MAX, "output_size_limit": 0}
-    found: list[Execution] = []
-    for status in OPEN:
-        found += client.get(url_path("history"), {**query, "status": status})
-    return [str(each["id"]) for each in found]
+def _kill_runs(client: Client, name: str) -> list[Killed]:
+    """Everything of a job that is not over, what only waits first: it would start in the place of what is killed.
+    Raises Failure where there is nothing, or no such job."""
+    try:
+        runs: list[Killed] = client.get(url_path("jobs", name, "runs"))
+    except Refusal as refusal:
+        raise with_nearest(client, name, refusal) from None
+    killed: list[Killed] = []
+    for run in sorted(runs, key=lambda run: bool(run["executions"])):
+        try:
+            killed.append(client.call("POST", url_path("runs", run["run_id"], "kill")).value)
+        except Refusal as refusal:
+            if refusal.exit_code != NOT_FOUND:
+                raise  # not found: it has ended by itself meanwhile
+    if not killed:
+        raise Failure(f'nothing of "{name}" is running; "meshcron history {name}" shows what ran', NOT_FOUND)
+    return killed

@@ -187,6 +187,26 @@ def test_kill_ends_what_runs(cli: Cli) -> None:
     assert cli("kill", "long").returncode == 3
 
 
+def test_kill_ends_a_run_between_two_attempts(cli: Cli) -> None:
+    """Nothing of it runs; the attempt that waits is given up, with a record."""
+    add(cli, "again", "--retries", "1", "--retry-delay", "1h", command="false")
+    assert cli("run", "again").returncode == 0
+    wait_for(lambda: [each for each in data(cli("history", "again", "--json")) if each["status"] == "failed"])
+    killed = cli("kill", "again")
+    assert (killed.returncode, killed.stdout.endswith(", which waited\n")) == (0, True), killed
+    assert [each["status"] for each in data(cli("history", "again", "--json"))] == ["skipped", "failed"]
+    assert cli("kill", "again").returncode == 3
+
+
+def test_kill_ends_a_run_that_waits_in_the_queue(cli: Cli) -> None:
+    """Of two runs the second waits for the first: neither runs on, and the second does not start."""
+    add(cli, "busy", "--concurrency", "queue", command="sleep 60")
+    assert cli("run", "busy").returncode == cli("run", "busy").returncode == 0
+    assert len(data(cli("kill", "busy", "--json"))) == 2
+    wait_for(lambda: {each["status"] for each in data(cli("history", "busy", "--json"))} == {"killed", "skipped"})
+    assert cli("kill", "busy").returncode == 3
+
+
 def test_nothing_is_overwritten_by_accident(cli: Cli) -> None:
     """The second add is refused, --replace is not, and a wrong schedule changes nothing."""
     add(cli, "once", command="true")

@@ -126,8 +126,12 @@ class FakeCluster:
         return self.index, 1, 0
 
     @property
+    def open(self) -> Mapping[str, Execution]:
+        return {row.id: row for row in self.rows if not row.status.final}
+
+    @property
     def run_open(self) -> Mapping[str, Collection[str]]:
-        open_ones = [row for row in self.rows if not row.status.final]
+        open_ones = list(self.open.values())
         return {
             run_id: {row.id for row in open_ones if row.run_id == run_id} for run_id in {r.run_id for r in open_ones}
         }

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pytest
@@ -235,7 +235,7 @@ def test_the_end_of_a_run(story: Story, goes_on: bool) -> None:
     assert service.index() == book.index
 
 
-def owe(cluster: FakeCluster, kind: Literal["retry", "queued"], run_id: str) -> None:
+def owe(cluster: FakeCluster, kind: Any, run_id: str) -> None:
     """Another attempt of a run, or the run itself, is still to be decided."""
     cluster.owed[kind] = OwedRow(kind, cluster.views["a"].uid, kind, run_id, 1, kind, 0, 0, "", "")
 
@@ -313,6 +313,27 @@ def test_a_run_is_over_once_the_disk_says_so(admin: Client, cluster: FakeCluster
     writing.join()
     assert answer.headers["X-Meshcron-Over"] == "true"
     assert [each["status"] for each in answer.json] == ["failed", "success"]
+
+
+def test_open_runs(admin: Client, cluster: FakeCluster) -> None:
+    """What runs, and what waits for its turn or another attempt; of exactly this job, and nothing that is over."""
+    cluster.add_job("b")
+    cluster.add_execution("b", Status.RUNNING)
+    cluster.add_job("a")
+    cluster.add_execution("a", Status.FAILED, run_id="r3")
+    some = [cluster.add_execution("a", status, run_id="r2") for status in (Status.RUNNING, Status.ARMED)]
+    one = cluster.add_execution("a", Status.RUNNING, run_id="r1")
+    for kind, run_id in {"retry": "r3", "queued": "r0", "late": "r5", "join": ""}.items():
+        owe(cluster, kind, run_id)
+    answer = admin("GET", "/v1/jobs/a/runs")
+    assert answer.json == [
+        {"run_id": "r2", "executions": [each.public_id for each in some]},
+        {"run_id": "r1", "executions": [one.public_id]},
+        {"run_id": "r0", "executions": []},
+        {"run_id": "r3", "executions": []},
+    ]
+    assert answer.headers["X-Total-Count"] == "4"
+    assert admin("GET", "/v1/jobs/none/runs").error["code"] == "unknown_job"
 
 
 def test_one_run(admin: Client, cluster: FakeCluster) -> None:

@@ -120,6 +120,8 @@ class FakeAgent:
     tokens: list[dict[str, Any]] = field(default_factory=list)
     mesh: dict[str, Any] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Runs of every job that wait, for their turn or for another attempt."""
     goes_on: bool = False
     """Whether more of a run will come, though nothing of it is open."""
     scripted: dict[tuple[str, str], list[Reply]] = field(default_factory=dict)
@@ -148,6 +150,8 @@ class FakeAgent:
                 return Reply(200, self.members)
             case ("GET", "history"):
                 return Reply(200, self._history(request.query))
+            case ("POST", "runs", run, "kill"):
+                return self._kill_run(run)
             case ("GET", "runs", run):
                 self.on_look(self)
                 return self._run(run)
@@ -170,6 +174,24 @@ class FakeAgent:
             return refused(404, "unknown_execution", f"no execution named {run!r}")
         over = not self.goes_on and not any(each["status"] in {"armed", "waiting", "running"} for each in found)
         return Reply(200, found, {"X-Meshcron-Over": "true" if over else "false"})
+
+    def _open_of(self, **wanted: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each in self.executions:
+            named = all(each[key] == value for key, value in wanted.items())
+            if named and each["status"] in {"armed", "waiting", "running"}:
+                found.setdefault(each["run_id"], []).append(each["id"])
+        return found
+
+    def _kill_run(self, run: str) -> Reply:
+        ids = self._open_of(run_id=run).get(run, [])
+        if not ids and run not in self.waiting:
+            return refused(404, "unknown_execution", f"no execution named {run!r}")
+        for each in self.executions:
+            if each["id"] in ids:
+                each["status"] = "killed"
+        self.waiting = [each for each in self.waiting if each != run]
+        return Reply(200, {"run_id": run, "executions": ids})
 
     def _jobs(self, request: Request, rest: list[str]) -> Reply:
         match (request.method, *rest):
@@ -194,6 +216,9 @@ class FakeAgent:
                 return Reply(200, self.jobs[name])
             case ("POST", "run"):
                 return Reply(200, self.jobs[name], {"X-Meshcron-Run": "run-1"})
+            case ("GET", "runs"):
+                found = self._open_of(job_name=name) | {run: [] for run in self.waiting}
+                return Reply(200, [{"run_id": run, "executions": ids} for run, ids in found.items()])
             case ("GET", "executions"):
                 return Reply(200, [each for each in self.executions if each["job_name"] == name])
         return refused(405, "method_not_allowed", "no such method")

@@ -129,12 +129,38 @@ def test_kill_ends_what_is_open(cli: Any, agent: Any) -> None:
     agent.executions = [
         execution("4-one", status="running"),
         execution("4-two", status="armed", node_name="two"),
-        execution("4-six", status="waiting", node_name="six"),
+        execution("4-six", status="waiting", node_name="six", run_id="run-2"),
         execution("3-one"),
     ]
     result = cli("kill", "hello")
-    assert (result.exit_code, result.stdout) == (0, "killed 4-one\nkilled 4-six\nkilled 4-two\n")
+    assert (result.exit_code, result.stdout) == (0, "killed 4-one\nkilled 4-two\nkilled 4-six\n")
     assert [each["status"] for each in agent.executions] == ["killed", "killed", "killed", "success"]
+
+
+def test_kill_ends_what_waits(cli: Any, agent: Any) -> None:
+    """Between two attempts nothing runs, and a run in the queue has nothing yet: both are killed, and before what runs,
+    in whose place they would start."""
+    agent.waiting = ["run-8", "run-9"]
+    agent.executions = [execution("4-one", status="running")]
+    result = cli("kill", "hello", "--json")
+    assert json.loads(result.stdout) == [
+        {"run_id": "run-8", "executions": []},
+        {"run_id": "run-9", "executions": []},
+        {"run_id": "run-1", "executions": ["4-one"]},
+    ]
+    agent.waiting = ["run-9"]
+    result = cli("kill", "hello")
+    assert (result.exit_code, result.stdout) == (0, "killed run run-9, which waited\n")
+
+
+def test_kill_of_what_ends_meanwhile(cli: Any, agent: Any) -> None:
+    """One of two runs is over before it can be killed: the other one is, and that is enough."""
+    agent.waiting = ["run-9"]
+    agent.executions = [execution("4-one", status="running")]
+    gone = {"error": {"code": "unknown_execution", "message": "no execution named 'run-9'"}}
+    agent.will_answer("POST", "/v1/runs/run-9/kill", type("R", (), {"status": 404, "value": gone, "headers": {}})())
+    result = cli("kill", "hello")
+    assert (result.exit_code, result.stdout) == (0, "killed 4-one\n")
 
 
 def test_kill_one(cli: Any, agent: Any) -> None:
