@@ -14,7 +14,7 @@ import click
 from meshcron.cli.client import Answer, Client, url_path
 from meshcron.cli.failures import USAGE, Failure, Refusal
 from meshcron.cli.jobs import EVERY_AGENT, where
-from meshcron.cli.options import pair, prints, talks
+from meshcron.cli.options import filled, pair, prints, talks
 from meshcron.cli.screen import Screen
 
 EXAMPLES = """\b
@@ -102,7 +102,7 @@ def _fields(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("name")
+@click.argument("name", callback=filled)
 @click.argument("schedule")
 @click.argument("command", metavar="-- COMMAND...", nargs=-1)
 @_fields

@@ -9,7 +9,7 @@ import click
 
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import Refusal
-from meshcron.cli.options import prints, talks
+from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen, pairs
 
 Member = dict[str, Any]
@@ -87,7 +87,7 @@ def members(client: Client, screen: Screen, ctx: click.Context) -> None:
 
 
 @members.command("rm")
-@click.argument("name")
+@click.argument("name", callback=filled)
 @prints
 @talks
 def remove(client: Client, screen: Screen, name: str) -> None:

@@ -9,7 +9,7 @@ import click
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import NOT_FOUND, Failure, Refusal
 from meshcron.cli.jobs import get_job, with_nearest
-from meshcron.cli.options import NAME, job_names, prints, talks
+from meshcron.cli.options import ID, NAME, filled, job_names, prints, talks
 from meshcron.cli.screen import NOTHING, Screen, write
 from meshcron.cli.times import duration, instant, read
 
@@ -39,7 +39,7 @@ NEWEST_FIRST = {"_sort": "started_at", "_order": "DESC"}
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=job_names)
+@click.argument("name", required=False, callback=filled, shell_complete=job_names)
 @click.option(
     "-n", "--count", type=click.IntRange(1, SHOWN_MAX), default=SHOWN, show_default=True, help="How many at most."
 )
@@ -109,7 +109,7 @@ def ending(execution: Execution) -> str:
 
 @click.command()
 @NAME
-@click.argument("execution_id", metavar="[ID]", required=False)
+@ID
 @click.option("-f", "--follow", is_flag=True, help="Go on as it writes, until it ends.")
 @talks
 def output(client: Client, name: str, execution_id: str | None, follow: bool) -> None:
@@ -142,7 +142,7 @@ def executions(client: Client, name: str, query: dict[str, str | int]) -> list[E
 
 @click.command()
 @NAME
-@click.argument("execution_id", metavar="[ID]", required=False)
+@ID
 @prints
 @talks
 def kill(client: Client, screen: Screen, name: str, execution_id: str | None) -> None:

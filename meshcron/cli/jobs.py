@@ -9,7 +9,7 @@ import click
 
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import NOT_FOUND, Failure, Refusal, nearest
-from meshcron.cli.options import NAME, job_names, pair, prints, talks
+from meshcron.cli.options import NAME, filled, job_names, pair, prints, talks
 from meshcron.cli.screen import NOTHING, Screen, pairs
 from meshcron.cli.times import NEVER, read
 
@@ -145,7 +145,7 @@ def with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:
 
 
 @click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=job_names)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, callback=filled, shell_complete=job_names)
 @prints
 @talks
 def rm(client: Client, screen: Screen, names: tuple[str, ...]) -> None:

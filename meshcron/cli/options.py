@@ -80,6 +80,14 @@ def pair(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
     return found
 
 
+def filled(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Click callback: names or IDs as given, none of them empty, as a script's unset variable makes them."""
+    if "" in (value if isinstance(value, tuple) else (value,)):
+        hint = (param.metavar or param.human_readable_name).strip("[].")
+        raise click.BadParameter("it is empty", ctx, param, hint)
+    return value
+
+
 def job_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Shell completion: the jobs of the cluster; nothing where no agent answers."""
     given = Given(ctx.params.get("url"), ctx.params.get("token_file"), ctx.params.get("data_dir"), os.environ)
@@ -92,7 +100,8 @@ def job_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     ]
 
 
-NAME = click.argument("name", shell_complete=job_names)
+NAME = click.argument("name", callback=filled, shell_complete=job_names)
+ID = click.argument("execution_id", metavar="[ID]", required=False, callback=filled)
 
 
 def _taken(kwargs: dict[str, Any], name: str) -> Any:

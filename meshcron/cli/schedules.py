@@ -9,7 +9,7 @@ import click
 from meshcron.cli.client import Client
 from meshcron.cli.failures import USAGE, Failure
 from meshcron.cli.jobs import Job, get_job
-from meshcron.cli.options import job_names, prints, talks
+from meshcron.cli.options import filled, job_names, prints, talks
 from meshcron.cli.screen import Screen
 from meshcron.cli.times import iso, read
 from meshcron.core.schedule import EverySchedule, Schedule, check_fires, next_n, parse
@@ -24,7 +24,7 @@ ZONE = click.option("--tz", metavar="ZONE", default="", help="Time zone of the s
 
 
 @click.command("next")
-@click.argument("schedule", metavar="SCHEDULE|NAME", shell_complete=job_names)
+@click.argument("schedule", metavar="SCHEDULE|NAME", callback=filled, shell_complete=job_names)
 @COUNT
 @ZONE
 @prints

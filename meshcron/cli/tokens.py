@@ -10,7 +10,7 @@ import click
 from meshcron.cli import local
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import JOB_FAILED, NOT_FOUND, Failure
-from meshcron.cli.options import prints, talks
+from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen
 
 Token = dict[str, Any]
@@ -47,7 +47,7 @@ def list_(client: Client, screen: Screen) -> None:
 
 
 @token.command()
-@click.argument("name")
+@click.argument("name", callback=filled)
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="What it may do.")
 @click.option("--expires", "expires_in", metavar="TIME", help="Valid for so long, such as 90d (for ever).")
 @prints
@@ -67,7 +67,7 @@ def add(client: Client, screen: Screen, name: str, role: str, expires_in: str | 
 
 
 @token.command()
-@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|ID...", nargs=-1, required=True, callback=filled)
 @prints
 @talks
 def rm(client: Client, screen: Screen, names: tuple[str, ...]) -> None:

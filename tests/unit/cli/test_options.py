@@ -51,3 +51,28 @@ def test_a_pair_without_a_key_is_refused(cli: Any) -> None:
     assert cli("run", "a", "--env", "=x").exit_code == 2
     assert cli("run", "a", "--env", "x").exit_code == 2
     assert cli("run", "a", "--env", "x=").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        *[([command, ""], "NAME") for command in "show rm toggle enable disable run kill history output".split()],
+        (["rm", "a", ""], "NAME"),
+        (["kill", "a", ""], "ID"),
+        (["output", "a", ""], "ID"),
+        (["add", "", "@daily", "--", "true"], "NAME"),
+        (["next", ""], "SCHEDULE|NAME"),
+        (["members", "rm", ""], "NAME"),
+        (["token", "add", ""], "NAME"),
+        (["token", "rm", ""], "NAME|ID"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_empty_name_is_refused(cli: Any, agent: Any, words: list[str], field: str) -> None:
+    """`meshcron rm "$JOB"` with no JOB set: code 2, which field it is, and no request that could mean all."""
+    agent.jobs["a"] = {"name": "a"}
+    result = cli(*words)
+    command = " ".join(words[: 2 if words[0] in {"members", "token"} else 1])
+    assert result.exit_code == 2
+    assert result.stderr == f'meshcron: invalid value for {field}: it is empty; see "meshcron {command} --help"\n'
+    assert agent.requests == []
