@@ -59,8 +59,9 @@ class Refusal(Failure):
 def refusal(status: int, error: Mapping[str, object], next_step: str = "") -> Refusal:
     """The API's error object as a Refusal; its own hint, or `next_step` where it has none, follows the message."""
     reason = str(error.get("message") or f"the agent answered {status}")
-    if error.get("field"):
-        reason = f"{error['field']}: {reason}"
+    field = str(error.get("field") or "")
+    if field and not reason.startswith(f"{field}:"):  # most of the API's messages begin with it, a schedule's do not
+        reason = f"{field}: {reason}"
     if error.get("column"):
         reason = f"{reason} (column {error['column']})"
     return Refusal(reason, str(error.get("hint") or next_step), status, str(error.get("code") or ""))

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshcron.api.app import refusal
 from meshcron.cli import add
 from meshcron.cli.add import command_line
+from meshcron.errors import Conflict, InvalidRequest, InvalidSchedule, MeshcronError, PreconditionFailed, TooLarge
 from meshcron.model import Job
 
 
@@ -113,13 +115,27 @@ def test_replace_overwrites(cli: Any, agent: Any) -> None:
     assert "If-None-Match" not in agent.requests[-1].headers
 
 
-def test_the_agents_refusal_names_field_and_remedy(cli: Any, agent: Any) -> None:
-    """What the agent finds wrong is one line, with its hint, and code 2."""
-    error = {"code": "invalid_schedule", "message": "minute 60 is above 59", "field": "schedule", "hint": "0-59"}
-    agent.will_answer("POST", "/v1/jobs", type("R", (), {"status": 400, "value": {"error": error}, "headers": {}})())
-    result = cli("add", "hello", "60 * * * *", "--", "true")
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InvalidSchedule("minute 60 is above 59", "0-59", 1), "schedule: minute 60 is above 59 (column 1); 0-59"),
+        (
+            InvalidRequest("tags.role", "'web:0' ends in no count", "1 to 9"),
+            "tags.role: 'web:0' ends in no count; 1 to 9",
+        ),
+        (TooLarge("command", "makes the job 70000 bytes", "65536"), "command: makes the job 70000 bytes; 65536"),
+        (Conflict("name", "the name is taken", "choose another"), "name: the name is taken; choose another"),
+        (PreconditionFailed("'hello' is at revision 3, not 2"), "'hello' is at revision 3, not 2"),
+    ],
+)
+def test_the_agents_refusal_names_field_and_remedy(cli: Any, agent: Any, error: MeshcronError, line: str) -> None:
+    """What the agent finds wrong is one line, with its field once and its hint, and code 2."""
+    told = refusal(error)
+    value = {"error": told.error}
+    agent.will_answer("POST", "/v1/jobs", type("R", (), {"status": told.status, "value": value, "headers": {}})())
+    result = cli("add", "hello", "60 * * * *", "--replace", "--", "true")
     assert result.exit_code == 2
-    assert result.stderr == "meshcron: schedule: minute 60 is above 59; 0-59\n"
+    assert result.stderr == f"meshcron: {line}\n"
 
 
 def test_a_missing_command_is_explained(cli: Any, agent: Any) -> None:

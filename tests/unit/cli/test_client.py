@@ -108,7 +108,7 @@ def test_exit_code_of_each_refusal(agent: Any, client: Client, status: int, code
 
 def test_a_refusal_is_one_line_with_its_hint(agent: Any, client: Client) -> None:
     """Field, message, hint; a message that tries to draw on the terminal is tamed."""
-    error = refused(400, "invalid_request", "bad\n\x1b[31mvalue", field="tags.role", hint="web:2")
+    error = refused(400, "invalid_request", "tags.role: bad\n\x1b[31mvalue", field="tags.role", hint="web:2")
     agent.will_answer("POST", "/v1/jobs", error)
     with pytest.raises(Refusal) as raised:
         client.call("POST", url_path("jobs"), body={})
