@@ -266,3 +266,8 @@ class NoSuchPath(Handler):
         if self.admission.error is not None:
             raise self.admission.error
         raise HTTPError(HTTPStatus.NOT_FOUND)
+
+    def write_error(self, status_code: int, **_: object) -> None:  # noqa: ARG002 - Tornado's signature
+        """The same where Tornado refuses the method before it asks us."""
+        error = self.admission.error or HTTPError(HTTPStatus.NOT_FOUND)
+        super().write_error(HTTPStatus.NOT_FOUND, exc_info=(type(error), error, None))

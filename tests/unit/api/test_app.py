@@ -23,7 +23,7 @@ from meshcron.api.router import Route
 from meshcron.api.server import ApiServer, serve
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import MeshcronError
-from meshcron.model import RANKS, Status
+from meshcron.model import RANKS, Role, Status
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import SECRETS, FakeCluster
 
@@ -115,6 +115,18 @@ def test_every_method_and_role(route: Any, port: int, cluster: FakeCluster) -> N
             assert method in {"HEAD", "CONNECT"} or answer.body
             if method == "HEAD":
                 assert not answer.body
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("role", [None, "admin"])
+def test_an_unknown_path(port: int, method: str, role: Role | None) -> None:
+    """Whatever the method, and however few of them anybody knows: 404 in our shape, and no list of methods."""
+    answer = Client(port, SECRETS[role] if role else None)(method, "/v1/nowhere")
+    assert (answer.status, answer.headers["Allow"]) == (404, None)
+    if method not in {"HEAD", "CONNECT"}:
+        assert answer.error["code"] == "no_such_path"
+    foreign = Client(port)(method, "/v1/nowhere", headers={"Origin": "http://evil.example"})
+    assert foreign.status == 403
 
 
 def test_every_defined_method_is_declared() -> None:
