@@ -12,7 +12,7 @@ from meshcron.api import forms
 from meshcron.api.bodies import JsonObject
 from meshcron.api.handler import Handler
 from meshcron.api.job_answers import show_answer
-from meshcron.api.preconditions import if_revision
+from meshcron.api.preconditions import if_revision, must_exist
 from meshcron.commands import JobAnswer, JobView, PutJob
 from meshcron.errors import Conflict, PreconditionFailed, UnknownJob
 from meshcron.model import Job
@@ -32,24 +32,43 @@ def toggled(job: Job) -> Job:
 async def put(handler: Handler, body: JsonObject, name: str | None) -> None:
     """Stores the job of a body: 201, also where it replaces one."""
     stored = current(handler, body.get("name") if name is None else name)
+    store = _replace if must_exist(handler.request.headers) else _store
+    answer = await store(handler, body, name, stored)
+    handler.set_header("Location", f"/v1/jobs/{quote(answer.view.job.name)}")
+    show_answer(handler, answer, HTTPStatus.CREATED)
+
+
+async def _store(handler: Handler, body: JsonObject, name: str | None, stored: JobView | None) -> JobAnswer:
     command = PutJob(
         job=forms.job_form(body, stored.job if stored else None, name),
         if_revision=if_revision(handler.request.headers),
         run_on_create="runoncreate" in handler.query,
         actor=handler.actor,
     )
-    answer = await handler.context.service.put_job(command, handler.key)
-    handler.set_header("Location", f"/v1/jobs/{quote(answer.view.job.name)}")
-    show_answer(handler, answer, HTTPStatus.CREATED)
+    return await handler.context.service.put_job(command, handler.key)
 
 
-async def edit(handler: Handler, name: str, change: Callable[[Job], Job]) -> JobAnswer:
+async def _replace(handler: Handler, body: JsonObject, name: str | None, stored: JobView | None) -> JobAnswer:
+    """As an edit, so that a job that is deleted in the same moment is not made again."""
+    run_now = "runoncreate" in handler.query
+    if stored is not None:
+        try:
+            return await edit(handler, stored.job.name, lambda job: forms.job_form(body, job, name), run_now=run_now)
+        except UnknownJob:
+            pass
+    raise PreconditionFailed("there is no such job, and If-Match wants one; leave it out to create the job")
+
+
+async def edit(handler: Handler, name: str, change: Callable[[Job], Job], *, run_now: bool = False) -> JobAnswer:
     """Stores a change of a job, made anew where another change came in between. Raises Conflict where that persists."""
     wanted = if_revision(handler.request.headers)
     for _ in range(EDIT_TRIES):
         view = handler.context.service.job(name)
         command = PutJob(
-            job=change(view.job), if_revision=view.revision if wanted is None else wanted, actor=handler.actor
+            job=change(view.job),
+            if_revision=view.revision if wanted is None else wanted,
+            run_on_create=run_now,
+            actor=handler.actor,
         )
         try:
             return await handler.context.service.put_job(command, handler.key)

@@ -11,6 +11,11 @@ from meshcron.errors import InvalidRequest
 _TAG = re.compile(r'"([0-9]{1,18})"')
 
 
+def must_exist(headers: HTTPHeaders) -> bool:
+    """`If-Match: *`: there must be a job, at whatever revision."""
+    return headers.get("If-Match", "").strip() == "*"
+
+
 def if_revision(headers: HTTPHeaders) -> int | None:
     """The revision that must be stored for the write to happen: None = any, 0 = none at all.
 

@@ -151,6 +151,29 @@ def test_if_match(admin: Client, cluster: FakeCluster, method: str, body: object
     assert admin(method, path, body, {"If-Match": admin("GET", "/v1/jobs/a").headers["ETag"]}).status in {200, 201}
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/jobs/a"), ("POST", "/v1/jobs"), ("PATCH", "/v1/jobs")])
+def test_replace_only(admin: Client, cluster: FakeCluster, method: str, path: str) -> None:
+    """If-Match: * never creates: not where there is none, nor where it goes in that moment."""
+    only_old = {"If-Match": "*"}
+    answer = admin(method, path, JOB, only_old)
+    assert (answer.status, answer.error["code"]) == (412, "precondition_failed")
+    cluster.add_job("a")
+    propose = cluster.propose
+
+    async def deleted(command: Any, key: str) -> object:
+        cluster.views.pop("a", None)
+        return await propose(command, key)
+
+    cluster.propose = deleted  # type: ignore[method-assign]
+    assert admin(method, path, JOB, only_old).status == 412
+    assert not cluster.views
+    cluster.propose = propose  # type: ignore[method-assign]
+    cluster.add_job("a")
+    cluster.add_job("a")
+    answer = admin(method, path, JOB, only_old)
+    assert (answer.status, answer.headers["ETag"], answer.headers["Location"]) == (201, '"3"', "/v1/jobs/a")
+
+
 def test_create_only(admin: Client) -> None:
     """If-None-Match: * never overwrites."""
     only_new = {"If-None-Match": "*"}
