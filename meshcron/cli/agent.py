@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from meshcron import config
+from meshcron.cli.options import prints
+from meshcron.cli.screen import Screen
 from meshcron.config import KEYS, Config, Key
 
 RECOVER_KEYS = "config data_dir name key_file join no_mdns mdns_interface log_level log_format".split()
@@ -52,7 +54,8 @@ def up(ctx: click.Context, /, **flags: Any) -> None:
 
 @click.command()
 @click.option("--salvage", is_flag=True, help="Set damaged files aside and go on with the part that is whole.")
-def recover(salvage: bool, **flags: Any) -> None:
+@prints
+def recover(screen: Screen, /, salvage: bool, **flags: Any) -> None:
     """Bring back a cluster without its majority, or an agent with a damaged database.
 
     Works offline, on this machine's data directory, while its agent is down. Without --salvage this agent goes on
@@ -64,7 +67,11 @@ def recover(salvage: bool, **flags: Any) -> None:
     from meshcron.main import recover as go_on_alone  # noqa: PLC0415 - as in `up`
     from meshcron.main import salvage as salvage_files  # noqa: PLC0415 - as in `up`
 
-    click.echo(salvage_files(settings) if salvage else go_on_alone(settings))
+    told = salvage_files(settings) if salvage else go_on_alone(settings)
+    if screen.as_json:
+        screen.data({"report": told.splitlines()})
+    else:
+        click.echo(told)
 
 
 _with_keys(up, KEYS.values())

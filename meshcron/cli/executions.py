@@ -111,15 +111,21 @@ def ending(execution: Execution) -> str:
 @NAME
 @ID
 @click.option("-f", "--follow", is_flag=True, help="Go on as it writes, until it ends.")
+@prints
 @talks
-def output(client: Client, name: str, execution_id: str | None, follow: bool) -> None:
+def output(client: Client, screen: Screen, name: str, execution_id: str | None, follow: bool) -> None:
     """Print what an execution wrote.
 
-    Of the last one of a job, or of the one with this ID ("meshcron history NAME" lists them).
+    Of the last one of a job, or of the one with this ID ("meshcron history NAME" lists them). With --json the
+    execution itself, its output in it; with --follow once it has ended.
     """
     chosen = execution_id or last_execution(client, name)
-    for chunk in client.output(name, chosen, follow=follow):
-        write(chunk)
+    if follow or not screen.as_json:
+        for chunk in client.output(name, chosen, follow=follow):
+            if not screen.as_json:
+                write(chunk)
+    if screen.as_json:
+        screen.data(client.get(url_path("executions", name, chosen)))
 
 
 def last_execution(client: Client, name: str) -> str:

@@ -90,10 +90,15 @@ def _find(tokens: list[Token], wanted: str) -> Token:
 
 
 @token.command()
+@prints
 @talks
-def netrc(client: Client) -> None:
+def netrc(client: Client, screen: Screen) -> None:
     """Print the line for ~/.netrc that lets "curl -n" talk to this agent."""
     endpoint = client.endpoint
     if not endpoint.token:
         raise local.no_token(endpoint)
-    click.echo(f"machine {urlsplit(endpoint.url).hostname} login meshcron password {endpoint.token}")
+    entry = {"machine": urlsplit(endpoint.url).hostname, "login": "meshcron", "password": endpoint.token}
+    if screen.as_json:
+        screen.data(entry)
+    else:
+        click.echo(" ".join(f"{key} {value}" for key, value in entry.items()))

@@ -159,8 +159,8 @@ class FakeAgent:
                 return self._tokens(request, rest)
             case (_, "jobs", *rest):
                 return self._jobs(request, rest)
-            case (_, "executions", job, ident, verb):
-                return self._execution(job, ident, verb)
+            case (_, "executions", job, ident, *verb):
+                return self._execution(job, ident, *verb)
         return refused(404, "not_found", "no such path")
 
     def _history(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -223,14 +223,14 @@ class FakeAgent:
                 return Reply(200, [each for each in self.executions if each["job_name"] == name])
         return refused(405, "method_not_allowed", "no such method")
 
-    def _execution(self, job: str, ident: str, verb: str) -> Reply:
+    def _execution(self, job: str, ident: str, verb: str = "") -> Reply:
         found = [each for each in self.executions if each["job_name"] == job and each["id"] == ident]
         if not found:
             return refused(404, "unknown_execution", f"no execution named {ident!r}")
         if verb == "kill":
             found[0]["status"] = "killed"
             return Reply(200, {"run_id": found[0]["run_id"], "executions": [ident]})
-        return Reply(200, self.outputs.get(ident, b""))
+        return Reply(200, self.outputs.get(ident, b"") if verb else found[0])
 
     def _tokens(self, request: Request, rest: list[str]) -> Reply:
         if request.method == "POST":

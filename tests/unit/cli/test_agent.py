@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,13 @@ def test_salvage_prints_what_was_done(cli: Any, main: StandIn, tmp_path: Path) -
     result = cli("recover", "--salvage", "--data-dir", str(tmp_path))
     assert (result.exit_code, result.stdout) == (0, "12 entries kept, 3 set aside\n")
     assert main.configs[0].data_dir == tmp_path
+
+
+def test_recover_and_salvage_as_json(cli: Any, main: StandIn, tmp_path: Path) -> None:
+    """For programs: what a person is told, line by line."""
+    for flag, line in {"--salvage": "12 entries kept, 3 set aside", "--no-mdns": "generation 1"}.items():
+        result = cli("recover", flag, "--data-dir", str(tmp_path), "--json")
+        assert json.loads(result.stdout) == {"report": [line]}
 
 
 def test_a_salvage_that_is_refused(cli: Any, main: StandIn) -> None:

@@ -109,6 +109,16 @@ def test_output_follow_asks_to_follow(cli: Any, agent: Any) -> None:
     assert agent.requests[-1].query == {"offset": ["0"], "follow": ["true"]}
 
 
+def test_output_as_json(cli: Any, agent: Any) -> None:
+    """The execution as the API shows it, its output in it; with --follow once nothing more will come."""
+    agent.executions = [execution("2-one", output="a\n")]
+    agent.outputs["2-one"] = b"a\n"
+    assert json.loads(cli("output", "hello", "--json").stdout) == agent.executions[0]
+    assert agent.requests[-1].path == "/v1/executions/hello/2-one"
+    assert json.loads(cli("output", "hello", "--json", "--follow").stdout) == agent.executions[0]
+    assert agent.requests[-2].query == {"offset": ["0"], "follow": ["true"]}
+
+
 def test_output_of_a_job_that_never_ran(cli: Any, agent: Any) -> None:
     """There is nothing to print: code 3 and what to do."""
     agent.executions = [execution("3-none", status="skipped")]

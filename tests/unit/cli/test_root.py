@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,26 @@ def test_every_command_has_help(cli: Any, name: str) -> None:
     assert result.exit_code == 0
     assert "Usage: meshcron" in result.stdout
     assert "\\b" not in result.stdout
+
+
+def leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, with what one types for it."""
+    ctx = click.Context(command)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            found = command.get_command(ctx, name)
+            assert found is not None
+            yield from leaves(found, f"{path} {name}")
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield path.strip(), command
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(leaves(root)), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_command_prints_json(path: str, command: click.Command) -> None:
+    """All but the agent itself, which writes a log."""
+    assert any("--json" in option.opts for option in command.params) is (path != "up")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ def test_netrc(cli: Any, url: str, host: str) -> None:
     assert result.stdout == f"machine {host} login meshcron password s3cret\n"
 
 
+def test_netrc_as_json(cli: Any) -> None:
+    """The same three words for programs."""
+    result = cli("token", "netrc", "--json", "--url", "http://127.0.0.1:8080", env={"MESHCRON_TOKEN": "s3cret"})
+    assert json.loads(result.stdout) == {"machine": "127.0.0.1", "login": "meshcron", "password": "s3cret"}
+
+
 def test_the_roles_are_the_models() -> None:
     """Repeated for a fast start, held here to the one place that defines them."""
     assert tokens.ROLES == ROLES
