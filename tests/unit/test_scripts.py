@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,11 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TOKEN = "local-token-of-this-agent"
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+SCRIPT_PROGRAMS = "bash cat dirname grep mkdir sed seq sleep tail tr wc".split()
+"""What the scripts call that every Linux has."""
 
 
 class Agent(http.server.ThreadingHTTPServer):
@@ -82,6 +90,7 @@ def run(script: str, *arguments: str, **env: str | Path) -> subprocess.Completed
     )
 
 
+@needs_curl
 @pytest.mark.parametrize(
     ("command", "method", "path"),
     [
@@ -102,6 +111,7 @@ def test_reference_as_curl(agent: Agent, data_dir: Path, command: list[str], met
     assert (authorization, body) == (f"Bearer {TOKEN}", "")
 
 
+@needs_curl
 def test_job_add_sends_the_job_whatever_is_in_it(agent: Agent, data_dir: Path) -> None:
     """Quotes, backslashes and line ends of a command reach the agent as they were typed."""
     command = "printf \"%s\\n\" 'a\tb'\nexit 0"
@@ -117,12 +127,14 @@ def test_job_add_sends_the_job_whatever_is_in_it(agent: Agent, data_dir: Path) -
     }
 
 
+@needs_curl
 def test_cluster_status_asks_three_things(agent: Agent, data_dir: Path) -> None:
     """The agent, the members, the leader."""
     assert run("cluster-status", MESHCRON_DATA_DIR=data_dir).returncode == 0
     assert [path.split("?")[0] for _, path, _, _ in agent.asked] == ["/v1/", "/v1/members", "/v1/leader"]
 
 
+@needs_curl
 def test_url_and_token_of_the_environment_win(agent: Agent, data_dir: Path) -> None:
     """MESHCRON_URL and MESHCRON_TOKEN beat what the data directory says."""
     (data_dir / "agent.json").write_text('{"url": "http://127.0.0.1:1"}')
@@ -130,12 +142,14 @@ def test_url_and_token_of_the_environment_win(agent: Agent, data_dir: Path) -> N
     assert agent.asked[0][2] == "Bearer mine"
 
 
+@needs_curl
 def test_escaped_slashes_of_agent_json_are_read(agent: Agent, data_dir: Path) -> None:
     """An escaped slash means the same in JSON."""
     (data_dir / "agent.json").write_text(json.dumps({"url": agent.url}).replace("/", "\\/"))
     assert run("job-list", MESHCRON_DATA_DIR=data_dir).returncode == 0
 
 
+@needs_curl
 def test_refusal_shows_the_answer_and_fails(agent: Agent, data_dir: Path) -> None:
     """What the agent says about the error is shown, and the script does not end as if all were well."""
     agent.status, agent.answer = 404, '{"error": {"code": "unknown_job"}}'
@@ -143,6 +157,7 @@ def test_refusal_shows_the_answer_and_fails(agent: Agent, data_dir: Path) -> Non
     assert (done.returncode, done.stdout) == (22, agent.answer)
 
 
+@needs_curl
 def test_no_agent_says_what_to_do(tmp_path: Path) -> None:
     """Nothing to talk to: the error names both ways to say where one is."""
     done = run("job-list", MESHCRON_DATA_DIR=tmp_path)
@@ -184,6 +199,7 @@ def test_local_token_stays_on_this_machine(data_dir: Path, curl_arguments: str, 
     assert TOKEN not in done.stdout
 
 
+@needs_curl
 @pytest.mark.slow
 def test_smoke_test_fails_when_nothing_runs(agent: Agent, data_dir: Path) -> None:
     """An agent that takes every call and runs nothing does not pass."""
@@ -192,6 +208,53 @@ def test_smoke_test_fails_when_nothing_runs(agent: Agent, data_dir: Path) -> Non
     assert done.returncode == 1
     assert "no successful execution" in done.stderr
     assert [method for method, *_ in agent.asked][-1] == "DELETE"
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> str:
+    """A PATH with what every Linux has: no curl."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for program in SCRIPT_PROGRAMS:
+        (folder / program).symlink_to(shutil.which(program) or program)
+    return str(folder)
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment whose meshcron knows one list of members."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").symlink_to(sys.executable)
+    program = folder / "bin/meshcron"
+    rows = ["NAME  STATE  ROLE    ADDRESS", "one   alive  leader  127.0.0.1:1", "two   alive  voter   127.0.0.1:2"]
+    program.write_text("#!/bin/sh\n" + "".join(f'echo "{row}"\n' for row in rows))
+    program.chmod(0o755)
+    (folder / ".meshcron-test").touch()
+    return folder
+
+
+def test_a_cluster_needs_no_curl(tmp_path: Path, bare_path: str, venv: Path) -> None:
+    """It asks through the command that was installed with it: who the members are, and which of them leads."""
+    folder = tmp_path / "cluster"
+    (folder / "one").mkdir(parents=True)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)", str(folder / "one")]
+    with subprocess.Popen(sleep) as process:
+        (folder / "one/agent.json").write_text(json.dumps({"pid": process.pid}))
+        told = run("cluster", "--dir", str(folder), "status", PATH=bare_path, VENV=venv)
+        killed = run("cluster", "--dir", str(folder), "kill-leader", PATH=bare_path, VENV=venv)
+        if killed.returncode:
+            process.terminate()
+    assert (told.returncode, told.stdout.splitlines()[1]) == (0, "one   alive  leader  127.0.0.1:1"), told
+    assert (killed.returncode, killed.stdout, killed.stderr) == (0, "one\n", "")
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("script", ["quickstart", "cluster", "demo-failover"])
+def test_what_is_tried_first_calls_no_curl(script: str) -> None:
+    """Nor the scripts that do: Python is all that a first look may ask for."""
+    called = "\n".join(line for line in (SCRIPTS / script).read_text().splitlines() if not line.startswith("#"))
+    assert not re.search(r"curl|scripts/(api|job-|executions|smoke)", called)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ HOST_SHOWN = "dkron-node:8080"
 JOB = "cron_job"
 RAN = "reference_job"
 """Names the variables $JOB_NAME and $EXECUTION_JOB_NAME stand for."""
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 class Example(NamedTuple):
@@ -116,6 +120,7 @@ def without_free(shown: Any) -> Any:
     return [without_free(item) for item in shown] if isinstance(shown, list) else shown
 
 
+@needs_curl
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
 def test_example(example: Example, agent: Agent, scene: requests.Session, tmp_path: Path) -> None:
     """The command works as written; status, keys and types are as shown."""
@@ -126,6 +131,7 @@ def test_example(example: Example, agent: Agent, scene: requests.Session, tmp_pa
     assert_like(json.loads(body), without_free(example.shown))
 
 
+@needs_curl
 def test_what_was_created_is_what_was_sent(agent: Agent, scene: requests.Session, tmp_path: Path) -> None:
     """The values too, not only their types."""
     [create] = [example for example in EXAMPLES if example.title == "Job Create or update"]
