@@ -14,7 +14,7 @@ from meshcron.errors import InvalidRequest
 from meshcron.model import Execution
 from meshcron.service import Service
 
-NATURAL = frozenset({"", "id", "started_at", "scheduled_at", "group", "run_id"})
+NATURAL = frozenset({"id", "started_at", "scheduled_at", "group", "run_id"})
 """Columns by which executions lie in order anyway: the order in which they were decided."""
 
 SORTED_MAX = 1000
@@ -35,7 +35,7 @@ def slices(service: Service, executions: Sequence[Execution], limit: int | None)
 
 def of_job(service: Service, name: str, page: Page, limit: int | None) -> tuple[Iterator[list[Shown]], int]:
     """A page of one job's executions, and how many there are. Raises UnknownJob, InvalidRequest."""
-    if page.sort not in NATURAL:
+    if page.sort and page.sort not in NATURAL:
         return _sorted(service, name, page, limit)
     first, total = _read(service, name, page, page.start)
     return _pages(service, name, page, first, limit), total

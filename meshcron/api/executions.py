@@ -10,7 +10,7 @@ from meshcron.api import execution_list, fields, job_answers, views
 from meshcron.api.handler import LIST_SLICE, Handler
 from meshcron.api.query import Query
 from meshcron.commands import ClearHistory, StopRun
-from meshcron.errors import UnknownExecution
+from meshcron.errors import InvalidRequest, UnknownExecution
 from meshcron.model import OUTPUT_TAIL_BYTES, Execution, Status
 from meshcron.service import Service
 
@@ -86,7 +86,9 @@ class History(Handler):
     async def get(self) -> None:
         """One page; there is no total, since counting a million rows takes too long."""
         service, query = self.context.service, self.query
-        page = query.page(descending=True)
+        page = query.page(execution_list.NATURAL, descending=True)
+        if not page.descending:
+            raise InvalidRequest("_order", "is DESC for a history", "narrow it with since and until")
         most = min(HISTORY_DEFAULT if page.length is None else page.length, HISTORY_MAX)
         filters = history_filters(service, query)
         if filters.get("status") is Status.ARMED:
@@ -107,7 +109,8 @@ class Busy(Handler):
         service = self.context.service
         found = service.history(filters={"status": Status.RUNNING}, offset=0, limit=HISTORY_MAX)
         found.reverse()
-        await self.show_list(execution_list.slices(service, found, self.query.whole("output_size_limit")), len(found))
+        page, limit = self.query.page(execution_list.NATURAL), self.query.whole("output_size_limit")
+        await self.show_list(execution_list.slices(service, page.of(found), limit), len(found))
 
 
 def history_filters(service: Service, query: Query) -> dict[str, object]:

@@ -12,12 +12,16 @@ from meshcron.api import fields
 from meshcron.api.query import Query
 from meshcron.commands import JobView
 from meshcron.errors import InvalidRequest
+from meshcron.model import Status
 
 SLICE = 2000
 """Jobs looked at in one turn of the loop: 1-2 ms."""
 
 UNTRIGGERED = "untriggered"
 """How a query says "has no status yet", which is ""."""
+
+STATUSES = (UNTRIGGERED, *(str(status) for status in Status if status is not Status.ARMED))
+"""What a job's status may be asked to be: how its last run ended, or that one runs."""
 
 Key = Callable[[JobView], Any]
 
@@ -83,6 +87,7 @@ def _filter(query: Query) -> Callable[[JobView], bool] | None:
     if names := frozenset(query.all("id")):
         tests.append(lambda view: view.job.name in names)
     if status := query.text("status"):
+        fields.choice(*STATUSES)(status, "status")
         status = "" if status == UNTRIGGERED else status
         tests.append(lambda view: view.last_status == status)
     if given := query.text("disabled"):

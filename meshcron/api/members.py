@@ -19,8 +19,7 @@ class Members(Handler):
 
     async def get(self) -> None:
         members = self.context.service.members()
-        page = self.query.page()
-        chosen = members[page.start : page.end]
+        chosen = self.query.page(("Name",)).of(members)
         slices = (
             [views.member(each) for each in chosen[at : at + LIST_SLICE]] for at in range(0, len(chosen), LIST_SLICE)
         )

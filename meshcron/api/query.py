@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -13,6 +14,8 @@ from meshcron.errors import InvalidRequest
 
 INDEX_MAX = 2**53
 """Largest integer of a parameter: what every JSON client can hold."""
+
+Item = TypeVar("Item")
 
 _MEMBER = re.compile(r"(\w+)\[(.+)\]")
 
@@ -29,6 +32,10 @@ class Page(Struct, frozen=True):
     def length(self) -> int | None:
         """How many items at most, None = all."""
         return None if self.end is None else max(0, self.end - self.start)
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The part of a whole list, which lies in its own order."""
+        return (items[::-1] if self.descending else items)[self.start : self.end]
 
 
 class Query:
@@ -77,15 +84,22 @@ class Query:
                     # Tornado decodes names as Latin-1: back to the bytes that came.
                     yield _text(name, match[2].encode("latin-1")), value
 
-    def page(self, *, descending: bool = False) -> Page:
-        """`_start`, `_end`, `_sort`, `_order` (API.md, point 7); `descending` is the default order."""
+    def page(self, columns: Collection[str] | None = None, *, descending: bool = False) -> Page:
+        """`_start`, `_end`, `_sort`, `_order` (API.md, point 7); `descending` is the default order.
+
+        `columns`: of a list that has one order only, what that may be called; None where the caller checks.
+        """
         start = self.whole("_start") or 0
         end = self.whole("_end")
         if end is not None and end < start:
             raise InvalidRequest("_end", "is less than _start", "the number of the first item after the page")
         order = (self.text("_order") or ("DESC" if descending else "ASC")).upper()
         fields.choice("ASC", "DESC")(order, "_order")
-        return Page(start=start, end=end, sort=self.text("_sort") or "", descending=order == "DESC")
+        sort = self.text("_sort") or ""
+        if sort and columns is not None and sort not in columns:
+            hint = "one of " + ", ".join(sorted(columns)) if columns else "leave it out"
+            raise InvalidRequest("_sort", "is not a column to sort by", hint)
+        return Page(start=start, end=end, sort=sort, descending=order == "DESC")
 
 
 def _text(name: str, value: bytes) -> str:

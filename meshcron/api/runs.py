@@ -51,7 +51,8 @@ class OpenRuns(Handler):
         """Each with its open executions, in the shape that a kill answers; one that only waits has none."""
         found = self.context.service.runs(fields.name(name, "name"))
         shown: list[Shown] = [{"run_id": run_id, "executions": public_ids} for run_id, public_ids in found.items()]
-        await self.show_list((shown[at : at + LIST_SLICE] for at in range(0, len(shown), LIST_SLICE)), len(shown))
+        chosen = self.query.page(()).of(shown)
+        await self.show_list((chosen[at : at + LIST_SLICE] for at in range(0, len(chosen), LIST_SLICE)), len(shown))
 
 
 class OneRun(Handler):
@@ -65,8 +66,8 @@ class OneRun(Handler):
         over = await _is_over(self, run_id)
         found = service.run(run_id)
         self.set_header(OVER, "true" if over else "false")
-        limit = self.query.whole("output_size_limit")
-        await self.show_list(execution_list.slices(service, found, limit), len(found))
+        page, limit = self.query.page(execution_list.NATURAL), self.query.whole("output_size_limit")
+        await self.show_list(execution_list.slices(service, page.of(found), limit), len(found))
 
 
 class KillRun(Handler):

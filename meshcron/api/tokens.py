@@ -18,10 +18,11 @@ class Tokens(Handler):
     NEEDS: ClassVar = {"GET": "admin", "POST": "admin"}
 
     async def get(self) -> None:
-        """Every token, without its secret or hash."""
+        """Every token, oldest first, without its secret or hash."""
         tokens = self.context.service.tokens()
+        chosen = self.query.page(("created_at",)).of(tokens)
         slices = (
-            [views.token(each) for each in tokens[at : at + LIST_SLICE]] for at in range(0, len(tokens), LIST_SLICE)
+            [views.token(each) for each in chosen[at : at + LIST_SLICE]] for at in range(0, len(chosen), LIST_SLICE)
         )
         await self.show_list(slices, len(tokens))
 

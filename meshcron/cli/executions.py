@@ -35,8 +35,6 @@ SHOWN_MAX = 1000
 
 MS_US = 1000
 
-NEWEST_FIRST = {"_sort": "started_at", "_order": "DESC"}
-
 
 @click.command()
 @click.argument("name", required=False, callback=filled, shell_complete=job_names)

@@ -144,6 +144,7 @@ def test_kill(admin: Client, cluster: FakeCluster, history: list[str], place: st
         ("until=2030-01-01T00:01:44Z", [1, 0]),
         ("_start=1&_end=3", [5, 4]),
         ("_end=2", [6, 5]),
+        ("_sort=started_at&_order=DESC&_end=2", [6, 5]),
         ("job=&agent=&status=", [6, 5, 4, 3, 2, 1, 0]),
     ],
 )
@@ -163,6 +164,9 @@ def test_history(admin: Client, cluster: FakeCluster, history: list[str], query:
         ("job=a%2Fb", "job"),
         ("agent=%0A", "agent"),
         ("_end=x", "_end"),
+        ("_sort=nonsense", "_sort"),
+        ("_sort=status", "_sort"),
+        ("_order=ASC", "_order"),
     ],
 )
 def test_bad_history(admin: Client, query: str, field: str) -> None:
@@ -190,7 +194,7 @@ def test_waiting_is_said_everywhere(admin: Client, cluster: FakeCluster) -> None
     cluster.waiting[waits.id] = "all 64 slots of agent1 are in use"
     one = admin("GET", f"/v1/executions/a/{waits.public_id}").json
     assert (one["status"], one["reason"]) == ("waiting", "all 64 slots of agent1 are in use")
-    for path in ("/v1/executions/a", "/v1/history?_order=ASC", f"/v1/runs/{waits.run_id}"):
+    for path in ("/v1/executions/a", "/v1/history?_order=DESC", f"/v1/runs/{waits.run_id}"):
         assert "waiting" in [each["status"] for each in admin("GET", path).json]
     for word, wanted in (("waiting", waits), ("armed", ahead)):
         [found] = admin("GET", f"/v1/history?status={word}").json
@@ -216,3 +220,7 @@ def test_busy(admin: Client, cluster: FakeCluster, history: list[str]) -> None:
     answer = admin("GET", "/v1/busy")
     assert [each["id"] for each in answer.json] == [cluster.rows[-2].public_id, second.public_id]
     assert answer.headers["X-Total-Count"] == "2"
+    newest = admin("GET", "/v1/busy?_order=DESC&_end=1")
+    assert [each["id"] for each in newest.json] == [second.public_id]
+    assert newest.headers["X-Total-Count"] == "2"
+    assert admin("GET", "/v1/busy?_sort=nonsense").error["field"] == "_sort"

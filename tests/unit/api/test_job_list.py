@@ -14,6 +14,7 @@ from meshcron.api import job_list
 from meshcron.api.job_list import COLUMNS, choose
 from meshcron.api.query import Query
 from meshcron.commands import JobView
+from meshcron.errors import InvalidRequest
 from tests.unit.api.api_fake import FakeCluster
 
 
@@ -75,6 +76,14 @@ ALL = ["alpha", "beta", "delta", "gamma", "ÄTHER"]
 def test_choose(jobs: Sequence[JobView], query: dict[str, str], names: list[str]) -> None:
     """API.md, point 7."""
     assert chosen(jobs, **query)[0] == names
+
+
+def test_an_unknown_status(jobs: Sequence[JobView]) -> None:
+    """A word that no job's status can be is a slip, not an empty list."""
+    with pytest.raises(InvalidRequest) as caught:
+        chosen(jobs, status="bogus")
+    assert caught.value.field == "status"
+    assert "untriggered" in caught.value.hint
 
 
 def test_total_counts_what_passes(jobs: Sequence[JobView]) -> None:

@@ -12,6 +12,8 @@ def test_members(admin: Client) -> None:
     assert [each["Name"] for each in answer.json] == ["agent1", "agent2"]
     assert answer.headers["X-Total-Count"] == "2"
     assert [each["Name"] for each in admin("GET", "/v1/members?_start=1").json] == ["agent2"]
+    assert [each["Name"] for each in admin("GET", "/v1/members?_sort=Name&_order=DESC").json] == ["agent2", "agent1"]
+    assert admin("GET", "/v1/members?_sort=nonsense").error["field"] == "_sort"
 
 
 def test_leader(admin: Client, cluster: FakeCluster) -> None:

@@ -333,6 +333,7 @@ def test_open_runs(admin: Client, cluster: FakeCluster) -> None:
         {"run_id": "r3", "executions": []},
     ]
     assert answer.headers["X-Total-Count"] == "4"
+    assert admin("GET", "/v1/jobs/a/runs?_start=1&_end=2").json == answer.json[1:2]
     assert admin("GET", "/v1/jobs/none/runs").error["code"] == "unknown_job"
 
 
@@ -347,6 +348,11 @@ def test_one_run(admin: Client, cluster: FakeCluster) -> None:
         (2, "e\n", "a"),
     ]
     assert admin("GET", "/v1/runs/none").error["code"] == "unknown_execution"
+    second = admin("GET", f"/v1/runs/{first.run_id}?_start=1")
+    assert ([each["attempt"] for each in second.json], second.headers["X-Total-Count"]) == ([2], "2")
+    newest = admin("GET", f"/v1/runs/{first.run_id}?_order=DESC&_sort=started_at")
+    assert [each["attempt"] for each in newest.json] == [2, 1]
+    assert admin("GET", f"/v1/runs/{first.run_id}?_sort=nonsense").error["field"] == "_sort"
 
 
 def test_kill_a_run(admin: Client, cluster: FakeCluster) -> None:

@@ -65,3 +65,14 @@ def test_repeated_call(admin: Client, cluster: FakeCluster) -> None:
     second = admin("POST", "/v1/tokens", {"name": "ci", "role": "viewer"}, {"Idempotency-Key": "k"})
     assert second.json["id"] == first.json["id"]
     assert "token" not in second.json
+
+
+def test_a_page_of_tokens(admin: Client) -> None:
+    """As every list: a part of it, in either order, and how many there are; a bad value is named."""
+    whole = [each["id"] for each in admin("GET", "/v1/tokens").json]
+    answer = admin("GET", "/v1/tokens?_start=1&_end=3")
+    assert ([each["id"] for each in answer.json], answer.headers["X-Total-Count"]) == (whole[1:3], str(len(whole)))
+    turned = admin("GET", "/v1/tokens?_sort=created_at&_order=DESC")
+    assert [each["id"] for each in turned.json] == whole[::-1]
+    assert admin("GET", "/v1/tokens?_start=x").error["field"] == "_start"
+    assert admin("GET", "/v1/tokens?_sort=nonsense").error["field"] == "_sort"
