@@ -202,11 +202,17 @@ def _shape(error: errors.MeshcronError) -> dict[str, object]:
         "code": getattr(error, "code", "internal"),
         "message": f"{getattr(error, 'field', '')}: {why}" if named else why,
         "field": getattr(error, "field", ""),
-        "hint": getattr(error, "hint", ""),
+        "hint": _hint(error),
     }
     if isinstance(error, errors.InvalidSchedule) and error.column:
         shape["column"] = error.column
     return shape
+
+
+def _hint(error: errors.MeshcronError) -> str:
+    if isinstance(error, errors.TooManyAttempts):
+        return f"send a valid token in {error.retry_after_seconds} s"
+    return str(getattr(error, "hint", ""))
 
 
 def _headers(error: errors.MeshcronError) -> dict[str, str]:

@@ -109,6 +109,8 @@ def flag_word(value: object, path: str) -> bool:
         return True
     if word in ("false", "0", "f"):
         return False
+    if isinstance(value, str):
+        raise InvalidRequest(path, f"{printable(value)!r} is neither true nor false", "true or false")
     return flag(value, path)
 
 

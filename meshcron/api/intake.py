@@ -22,6 +22,7 @@ from tornado.web import HTTPError
 
 from meshcron.api.handler import Admission, Handler, NoSuchPath
 from meshcron.api.origin import check_media_type, check_origin
+from meshcron.api.router import Found
 from meshcron.api.settings import HEADER_BYTES_MAX
 from meshcron.errors import InvalidRequest, MeshcronError, TooLarge
 from meshcron.service import VIA_HEADER
@@ -50,10 +51,13 @@ class Intake(HTTPMessageDelegate):
         self._keep_body = False
         self._answered = False
         self._received_bytes = 0
+        self._head = False
+        """The method is HEAD: whatever is answered has no body."""
 
     def headers_received(self, start_line: object, headers: HTTPHeaders) -> None:
         """Judges the request: who sends it, from where, how much. What is clear already is answered at once."""
         assert isinstance(start_line, RequestStartLine)  # ours: this is the server's end
+        self._head = start_line.method == "HEAD"
         try:
             request = HTTPServerRequest(
                 connection=self._connection,
@@ -70,7 +74,7 @@ class Intake(HTTPMessageDelegate):
         # Read by its content alone (API.md, point 8); Tornado would parse a form type and refuse what is none.
         if "Content-Type" in headers:
             del headers["Content-Type"]
-        early = self._early_refusal(request, headers, admission)
+        early = self._early_refusal(request, headers, admission) or _garbled(found, admission)
         if early is not None:
             # A client that waits for "100 Continue" sends no body after this; one with far too much is not waited for.
             self._answer(early, at_once="Expect" in headers or _declared_bytes(headers) > DRAIN_BYTES_MAX)
@@ -146,12 +150,22 @@ class Intake(HTTPMessageDelegate):
         if at_once:
             headers["Connection"] = "close"
         line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
-        self._connection.write_headers(line, headers, body)
+        self._connection.write_headers(line, headers, None if self._head else body)
         if at_once:
             self._connection.finish()
         else:
             self._connection.set_max_body_size(DRAIN_BYTES_MAX)
             self._connection.set_body_timeout(DRAIN_SECONDS)
+
+
+def _garbled(found: Found | None, admission: Admission) -> MeshcronError | None:
+    """Why a path cannot be read, None where it can; but a stranger is told first that he is one."""
+    for name, argument in zip(found.names, found.arguments, strict=True) if found else ():
+        try:
+            argument.decode()
+        except UnicodeDecodeError:
+            return admission.error or InvalidRequest(name, "is not UTF-8 in the URL", "percent-encode UTF-8")
+    return None
 
 
 def _has_body(headers: HTTPHeaders) -> bool:

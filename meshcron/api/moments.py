@@ -39,8 +39,8 @@ def instant_us(text: str) -> int:
         offset = "+00:00"
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{offset}")
-    except ValueError as error:
-        raise ValueError(f"is not a time: {error}") from None
+    except ValueError:
+        raise ValueError("is not a time: there is no such day, hour or offset") from None
     if moment.year == 1:
         return 0
     microseconds = int(((fraction or ".")[1:] + "000000")[:6])

@@ -22,14 +22,18 @@ class Found(NamedTuple):
 
     handler: type[Handler]
     arguments: list[bytes]
+    names: list[str]
+    """What the route calls them."""
 
 
 class _Node:
-    __slots__ = ("handler", "literal", "variable")
+    __slots__ = ("handler", "literal", "name", "variable")
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
         self.variable: _Node | None = None
+        self.name = ""
+        """Of a variable segment."""
         self.handler: type[Handler] | None = None
 
 
@@ -47,7 +51,8 @@ class Router:
         if not path.startswith("/"):
             return None
         node = self._root
-        arguments = []
+        arguments: list[bytes] = []
+        names: list[str] = []
         for part in _parts(path):
             literal = node.literal.get(part)
             if literal is not None:
@@ -56,9 +61,10 @@ class Router:
                 node = node.variable
                 # Tornado hands the path over as Latin-1, which is every byte as it came.
                 arguments.append(unquote_to_bytes(part.encode("latin-1")))
+                names.append(node.name)
             else:
                 return None
-        return Found(node.handler, arguments) if node.handler is not None else None
+        return Found(node.handler, arguments, names) if node.handler is not None else None
 
     def _add(self, route: Route) -> None:
         node = self._root
@@ -66,6 +72,7 @@ class Router:
             if part.startswith("{"):
                 node.variable = node.variable or _Node()
                 node = node.variable
+                node.name = part.strip("{}")
             else:
                 node = node.literal.setdefault(part, _Node())
         if node.handler is not None:

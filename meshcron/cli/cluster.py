@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from meshcron.cli.client import Client, url_path
-from meshcron.cli.failures import Refusal
+from meshcron.cli.failures import NOT_FOUND, Failure, Refusal, nearest
 from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen, pairs
 
@@ -92,7 +92,20 @@ def members(client: Client, screen: Screen, ctx: click.Context) -> None:
 @talks
 def remove(client: Client, screen: Screen, name: str) -> None:
     """Take an agent out of the cluster for good; the cluster key is still known on its machine."""
-    _left(screen, client.call("DELETE", url_path("members", name)).value)
+    try:
+        answer = client.call("DELETE", url_path("members", name))
+    except Refusal as refusal:
+        raise _with_nearest(client, name, refusal) from None
+    _left(screen, answer.value)
+
+
+def _with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:
+    """A refusal as it is; where it says that there is no such member, with the name that may have been meant."""
+    if refusal.status != HTTPStatus.NOT_FOUND:
+        return refusal
+    close = nearest(name, [str(member["Name"]) for member in client.get(url_path("members"))])
+    next_step = f'did you mean "{close}"?' if close else '"meshcron members" lists them'
+    return Failure(f'no member named "{name}"{"," if close else ";"} {next_step}', NOT_FOUND)
 
 
 @click.command()

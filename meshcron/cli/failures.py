@@ -30,8 +30,10 @@ EXIT_BY_STATUS = {
     411: USAGE,
     412: USAGE,
     413: USAGE,
+    414: USAGE,
     415: USAGE,
     429: NOT_ALLOWED,
+    431: USAGE,
     503: NO_AGENT,
 }
 """The API's refusals (API.md, Errors). Any other status is a failure of the agent: JOB_FAILED's 1, as for all else."""

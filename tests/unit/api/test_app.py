@@ -194,6 +194,7 @@ def test_error(error: Exception, status: int, code: str) -> None:
 def test_error_headers() -> None:
     """When to come back, and the column of a wrong schedule."""
     assert refusal(errors.TooManyAttempts(7)).headers == {"Retry-After": "7"}
+    assert refusal(errors.TooManyAttempts(7)).error["hint"] == "send a valid token in 7 s"
     assert refusal(errors.OutcomeUnknown("x")).headers == {"Retry-After": "1"}
     assert refusal(errors.InvalidSchedule("minute 60 is above 59", "0-59", 3)).error["column"] == 3
 

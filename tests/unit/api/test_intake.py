@@ -118,8 +118,29 @@ def test_long_headers(admin: Client) -> None:
     """Too much in front of the body is told so, up to the point where Tornado hangs up."""
     assert admin("GET", "/v1/jobs", headers={"X-Long": "x" * HEADER_BYTES_MAX}).status == 431
     assert admin("GET", "/v1/jobs?" + "x" * HEADER_BYTES_MAX).status == 414
+    assert admin("HEAD", "/v1/jobs?" + "x" * HEADER_BYTES_MAX).status == 414
     assert admin("GET", "/v1/jobs?" + "a&" * 5000).status == 400
     assert admin.bytes(head("GET", "/v1/jobs", "X-Long: " + "x" * 100_000)) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/jobs/%FF", "name"),
+        ("/v1/jobs/%FF/run", "name"),
+        ("/v1/executions/a/%C3", "id"),
+        ("/v1/runs/%FF", "id"),
+        ("/v1/members/%FF", "name"),
+    ],
+)
+def test_a_path_that_is_no_text(admin: Client, path: str, field: str) -> None:
+    """Which part of it, whatever the method; a stranger hears only that he is one."""
+    assert admin("HEAD", path).status == 400
+    for method in ("GET", "POST", "DELETE"):
+        answer = admin(method, path)
+        assert (answer.status, answer.error["field"]) == (400, field)
+        assert answer.error["message"] == f"{field}: is not UTF-8 in the URL"
+    assert Client(admin.port)("GET" if "members" not in path else "DELETE", path).status in {401, 400}
 
 
 def test_form_types_are_read_as_json(admin: Client, cluster: FakeCluster) -> None:

@@ -70,7 +70,9 @@ def test_instant_us(text: str, wall_us: int) -> None:
 )
 def test_no_instant(text: str) -> None:
     """What is no instant, or one nobody schedules, is told so."""
-    with pytest.raises(ValueError, match=r"time|before 1970"):
+    with pytest.raises(
+        ValueError, match=r"^(is not a time like 2030|is not a time: there is no such|lies before 1970)"
+    ):
         instant_us(text)
 
 

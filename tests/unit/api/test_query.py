@@ -52,6 +52,8 @@ def test_bad_page(name: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"maybe", b"2", b"\xff"])
 def test_bad_flag(value: bytes) -> None:
-    """Neither true nor false."""
-    with pytest.raises(InvalidRequest):
+    """Neither true nor false; of quotes, which a URL has none of, nobody speaks."""
+    with pytest.raises(InvalidRequest) as caught:
         Query({"follow": [value]}).flag("follow")
+    assert caught.value.field == "follow"
+    assert "quotes" not in str(caught.value)

@@ -78,6 +78,20 @@ def test_members(cli: Any, agent: Any) -> None:
     ]
 
 
+def test_rm_of_an_unknown_member(cli: Any, agent: Any) -> None:
+    """Code 3, and the name that was meant, or where to look."""
+    agent.members = [member("backup"), member("two")]
+    for name, line in {
+        "bakup": 'no member named "bakup", did you mean "backup"?',
+        "x": 'no member named "x"; "meshcron members" lists them',
+    }.items():
+        error = {"code": "not_found", "message": f"no member named {name!r}", "field": "", "hint": ""}
+        reply = type("R", (), {"status": 404, "value": {"error": error}, "headers": {}})()
+        agent.will_answer("DELETE", f"/v1/members/{name}", reply)
+        result = cli("members", "rm", name)
+        assert (result.exit_code, result.stderr) == (3, f"meshcron: {line}\n")
+
+
 def test_a_lonely_agent_is_told_how_to_get_company(cli: Any) -> None:
     """One member: the next step, on stderr."""
     result = cli("members")
