@@ -112,6 +112,41 @@ def test_reference_as_curl(agent: Agent, data_dir: Path, command: list[str], met
 
 
 @needs_curl
+@pytest.mark.parametrize(
+    ("name", "encoded"), [("a/b?c", "a%2Fb%3Fc"), ("100%25", "100%2525"), ("..", ".."), ("a#b", "a%23b")]
+)
+def test_a_name_is_one_part_of_the_path(agent: Agent, data_dir: Path, name: str, encoded: str) -> None:
+    """Whatever is in it, it leads to no other path: the agent says that no job is called so."""
+    for script, path in {
+        "job-show": "/v1/jobs/{}",
+        "job-run": "/v1/jobs/{}",
+        "job-toggle": "/v1/jobs/{}/toggle",
+        "job-rm": "/v1/jobs/{}",
+        "executions": "/v1/executions/{}",
+    }.items():
+        assert run(script, name, MESHCRON_DATA_DIR=data_dir).returncode == 0
+        assert agent.asked[-1][1] == path.format(encoded) + "?pretty=true"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[[script, ""] for script in ("job-show", "job-run", "job-toggle", "job-rm", "executions")],
+        ["job-add", "", "@daily", "true"],
+        ["job-add", "j", "@daily", "true", "role"],
+        ["job-add", "j", "@daily", "true", "a=b", "=web"],
+    ],
+    ids=" ".join,
+)
+def test_what_was_left_out_asks_nothing(agent: Agent, data_dir: Path, words: list[str]) -> None:
+    """An empty name, as an unset variable makes it, and a tag without `=` end with code 2 before anything is asked."""
+    done = run(*words, MESHCRON_DATA_DIR=data_dir)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"scripts/{words[0]}" in done.stderr
+    assert not agent.asked
+
+
+@needs_curl
 def test_job_add_sends_the_job_whatever_is_in_it(agent: Agent, data_dir: Path) -> None:
     """Quotes, backslashes and line ends of a command reach the agent as they were typed."""
     command = "printf \"%s\\n\" 'a\tb'\nexit 0"
