@@ -38,7 +38,7 @@ def status(client: Client, screen: Screen) -> None:
         [
             ("agent", f"{page['agent']['name']} (meshcron {page['agent']['version']}) at {client.endpoint.url}"),
             ("state", f"not ready: {ready}" if ready else "ready"),
-            ("scheduling", "paused for the whole cluster: POST /v1/unpause ends it" if mesh.get("paused") else ""),
+            ("scheduling", "paused for the whole cluster" if mesh.get("paused") else ""),
             ("leader", mesh.get("leader") or "nobody"),
             ("term", mesh.get("term")),
             ("members", _census(members)),

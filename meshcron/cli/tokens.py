@@ -24,7 +24,7 @@ ROLES = ("viewer", "operator", "editor", "admin")
 def token() -> None:
     """Manage the keys to the API.
 
-    viewer looks, operator runs, kills, toggles and pauses, editor writes jobs, admin does all.
+    viewer looks, operator runs, kills and toggles, editor writes jobs, admin does all.
     """
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from meshcron.api.app import ROUTES
+from meshcron.api.router import Router
 from meshcron.cli import client as module
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import Failure, Refusal
@@ -224,3 +228,11 @@ def test_paths_keep_their_parts() -> None:
     assert url_path("jobs", "..") == "/v1/jobs/%2E%2E"
     assert url_path("") == "/v1/"
     assert url_path("jobs", "x\udcff") == "/v1/jobs/x%FF"
+
+
+@pytest.mark.parametrize("file", sorted(Path(module.__file__).parent.glob("*.py")), ids=lambda file: file.name)
+def test_no_text_names_a_path_that_is_not_there(file: Path) -> None:
+    """Whoever is told to use a path of the API finds it."""
+    router = Router(ROUTES)
+    for path in re.findall(r"[A-Z]+ (/v1/[a-z/{}]*)", file.read_text()):
+        assert router.find(path), path

@@ -53,7 +53,7 @@ def test_status_without_a_leader(cli: Any, agent: Any) -> None:
     assert result.exit_code == 0
     assert "state       not ready: no quorum: 1 of 3 voters\n" in result.stdout
     assert "leader      nobody\n" in result.stdout
-    assert "scheduling  paused" in result.stdout
+    assert "scheduling  paused for the whole cluster\n" in result.stdout
     assert result.stderr == "warning: the API is open\n"
 
 
