@@ -61,7 +61,7 @@ class Store:
                 found = inspect(path, self.hard_state.state)
                 self.database.open()
                 loaded = self._load(found)
-                self._begin()
+                self._begin(loaded.ballot)
                 self.reserve.fill()
         except BaseException:
             self.close()
@@ -98,12 +98,16 @@ class Store:
             raise damaged(path / DATABASE, why)
         return loaded
 
-    def _begin(self) -> None:
-        """The next start number, and what the files prove from now on."""
+    def _begin(self, ballot: BallotRow) -> None:
+        """The next start number, and what the files prove from now on: also a vote that the last start died before
+        proving, for nobody asks the writer again before it is repeated to others."""
         reach = self.database.reach()
         proof = replace(
             self.hard_state.state,
             start=self.hard_state.state.start + 1,
+            term=ballot.term,
+            voted_for=ballot.voted_for,
+            last_index=self.log_end.index,
             wal_salts=reach.salts.hex(),
             wal_frames=reach.frames,
             settled=False,
@@ -112,9 +116,18 @@ class Store:
 
 
 def _rolled_back(proof: HardState, ballot: BallotRow, last_index: int) -> str:
-    """Why the database is behind what this agent has promised others; empty = it is not."""
-    if (ballot.term, ballot.voted_for) != (proof.term, proof.voted_for) and ballot.term <= proof.term:
-        return f"rolled back: it holds term {ballot.term}, this agent has voted in term {proof.term}"
+    """Why the database is behind what this agent has promised others; empty = it is not.
+
+    The file is written after the database, so it may be behind by any number of changes: a higher term, or the vote in
+    a term that was entered without one. Terms only rise and a vote is given once in each: what is ahead of the file is
+    an ordinary crash, all else is not.
+    """
+    if ballot.term < proof.term:
+        did = "voted in" if proof.voted_for else "entered"
+        return f"rolled back: it holds term {ballot.term}, this agent has {did} term {proof.term}"
+    if ballot.term == proof.term and proof.voted_for and ballot.voted_for != proof.voted_for:
+        what = "another vote" if ballot.voted_for else "no vote"
+        return f"rolled back: it holds {what} in term {ballot.term}, in which this agent has voted"
     if last_index < proof.last_index:
         return f"rolled back: its log ends with entry {last_index}, this agent has acknowledged {proof.last_index}"
     return ""

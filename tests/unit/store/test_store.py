@@ -126,6 +126,62 @@ def test_promises_behind_the_database_are_an_ordinary_crash(agent: Any, build: A
     assert agent.start().loaded.ballot == BallotRow(7, "x")
 
 
+BALLOTS = [("", 0), ("x", 1), ("", 2), ("y", 2), ("", 3), ("", 4), ("", 6), ("z", 6), ("x", 7)]
+"""All that can happen to a ballot: a term with a vote at once, a vote later in the same term, terms without any."""
+
+
+@pytest.mark.parametrize("database", range(len(BALLOTS)))
+def test_the_file_may_be_behind_by_any_number_of_votes_and_never_ahead(agent: Any, build: Any, database: int) -> None:
+    """The database is written first, so whenever the power goes the file holds one of the ballots before, or this one:
+    a start. Where the file knows of a later one, the database was put back to an earlier day: no start."""
+    agent.write(*build.entries(5))
+    files = [(agent.path / "hard_state").read_bytes()]
+    for voted_for, term in BALLOTS[1 : database + 1]:
+        agent.write(BallotRow(term, voted_for))
+        files.append((agent.path / "hard_state").read_bytes())
+    voted_for, term = BALLOTS[database]
+    agent.crash()
+    for kept in files:
+        (agent.path / "hard_state").write_bytes(kept)
+        assert agent.start().loaded.ballot == BallotRow(term, voted_for)
+        agent.crash()
+    file = HardStateFile(agent.path / "hard_state")
+    file.open()
+    honest = file.state
+    for later_vote, later_term in BALLOTS[database + 1 :]:
+        file.write_both(replace(honest, term=later_term, voted_for=later_vote))
+        with pytest.raises(DamagedStore, match="rolled back: it holds"):
+            agent.look()
+    file.write_both(honest)
+    file.close()
+    agent.start()
+
+
+def test_a_vote_that_a_crash_left_in_the_database_alone_is_in_both_places_after_the_start(agent: Any) -> None:
+    """It is told from now on without being written again; a database put back to before it is found out."""
+    agent.write(BallotRow(7, ""))
+    before = {name: (agent.path / name).read_bytes() for name in ("database", "database-wal", "hard_state")}
+    agent.write(BallotRow(7, "x"))
+    agent.crash()
+    (agent.path / "hard_state").write_bytes(before["hard_state"])
+    agent.start()
+    proof = agent.store.hard_state.state
+    assert (proof.term, proof.voted_for) == (7, "x")
+    agent.crash()
+    file = HardStateFile(agent.path / "hard_state")
+    file.open()
+    honest = file.state
+    file.write_both(replace(honest, wal_frames=0))  # what else would tell
+    now = (agent.path / "database-wal").read_bytes()
+    (agent.path / "database-wal").write_bytes(before["database-wal"])
+    with pytest.raises(DamagedStore, match="it holds no vote in term 7, in which this agent has voted"):
+        agent.look()
+    (agent.path / "database-wal").write_bytes(now)
+    file.write_both(honest)
+    file.close()
+    agent.start()
+
+
 def test_a_log_cut_off_entirely_still_ends_where_it_did(agent: Any, build: Any) -> None:
     """The last index counts, not the last row."""
     agent.write(*build.entries(5), LogCut(5))

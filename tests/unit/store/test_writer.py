@@ -138,6 +138,24 @@ def test_the_last_vote_of_a_group_counts(agent: Any, monkeypatch: pytest.MonkeyP
     assert (agent.store.hard_state.state.term, agent.store.hard_state.state.voted_for) == (5, "y")
 
 
+@pytest.mark.parametrize("ballots", [[(7, ""), (7, "x")], [(7, "x"), (8, "")], [(7, ""), (8, ""), (8, "y")]])
+def test_a_crash_behind_a_commit_of_several_ballots_is_an_ordinary_one(
+    agent: Any, monkeypatch: pytest.MonkeyPatch, ballots: list[tuple[int, str]]
+) -> None:
+    """The file skips those in between, and a kill before it follows leaves it further behind than one change."""
+    agent.write(BallotRow(6, "w"))
+    before = (agent.path / "hard_state").read_bytes()
+    gate = Gate(agent, monkeypatch)
+    for term, voted_for in ballots:
+        agent.submit(BallotRow(term, voted_for))
+    gate.open()
+    agent.wait(lambda: agent.persisted[-1:] == [2 + len(ballots)])
+    assert len(gate.groups) == 2
+    agent.crash()
+    (agent.path / "hard_state").write_bytes(before)
+    assert agent.start().loaded.ballot == BallotRow(*ballots[-1])
+
+
 def test_the_floor_follows_at_most_once_a_second(agent: Any, build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An fsync more for each commit would halve the rate."""
     written: list[int] = []
