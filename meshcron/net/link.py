@@ -93,13 +93,13 @@ class Link:
             self._sub.setsockopt(zmq.UNSUBSCRIBE, topic)
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """To the peer's mesh port. False = not connected, or it reads too slowly; nothing was sent."""
+        """To the peer's mesh port. False = not connected, it reads too slowly, or ZeroMQ refuses: nothing was sent."""
         *head, last = frames
         try:
             for frame in head:
                 self._dealer.send(frame, zmq.NOBLOCK | zmq.SNDMORE)
             self._dealer.send(last, zmq.NOBLOCK)
-        except zmq.Again:
+        except zmq.ZMQError:  # Again is one
             return False
         return True
 

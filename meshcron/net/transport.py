@@ -178,9 +178,12 @@ class Transport:
         if self._header is None:
             return
         *head, last = [topic.encode() + TOPIC_END, *encode(self._header, message)]
-        for frame in head:
-            self._pub.send(frame, zmq.NOBLOCK | zmq.SNDMORE)
-        self._pub.send(last, zmq.NOBLOCK)
+        try:
+            for frame in head:
+                self._pub.send(frame, zmq.NOBLOCK | zmq.SNDMORE)
+            self._pub.send(last, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            self._complaints.say("cannot publish", why=str(error))
 
     def connected(self, node_id: str) -> bool:
         """True while that peer's mesh port holds a connection of ours."""

@@ -1,6 +1,9 @@
 """The thin shell around the core: hands it events, performs its effects in order, keeps its one timer.
 
 What a turn wants persisted goes to the writer thread; an effect marked `after=n` waits here until n is durable.
+
+A defect of ours ends the agent (an assertion in the core, say): what it remembers and what it has written
+differ by then, and the next start goes by what is written, as after a kill.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from meshcron.model import Instant, Launch
 from meshcron.rows import Row
 
 ENDING = "this agent is ending; ask another one"
+
+OF_ONE_PROCESS = (effects.StartProcess, effects.AdoptProcess, effects.SignalProcess, effects.ForgetProcess)
+"""Where the system may refuse something (no descriptor left, a full disk) and nothing but one process is concerned."""
 
 Passing = Callable[[Event | Effect], None]
 """Told of each event right before it is handled, and of each effect right before it is performed (failpoint.py)."""
@@ -97,7 +103,7 @@ class Driver:
     def start(self) -> None:
         """Begin; needs the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._perform(self._agent.start(self._now()))
+        self._guarded(lambda: self._perform(self._agent.start(self._now())))
         self._drain()
 
     def close(self) -> None:
@@ -113,6 +119,8 @@ class Driver:
 
     def handle(self, event: Event) -> None:
         """Give the core an event, now or right after the one it is handling."""
+        if self._closed:
+            return
         self._inbox.append(event)
         if not self._handling:
             self._drain()
@@ -149,24 +157,40 @@ class Driver:
         """Handle what is in the inbox, then see to the timer."""
         if self._closed:
             return
-        self._handling = True
-        try:
-            while self._inbox and not self._closed:
-                event = self._inbox.popleft()
-                if self._passing:
-                    self._passing(event)
-                self._perform(self._agent.handle(event, self._now()))
-                if isinstance(event, Persisted):
-                    self._release()
-        finally:
-            self._handling = False
-        if self._leader != (leader := self._agent.leader):
-            self._leader = leader
-            self._network.led_by(leader)
+        self._guarded(self._handle_all)
         if not self._setting:
             # Once a turn of the loop, however many events it brings: no timer fires before the turn is over.
             self._setting = True
-            self._loop.call_soon(self._set_timer)
+            self._loop.call_soon(self._guarded, self._set_timer)
+
+    def _handle_all(self) -> None:
+        while self._inbox and not self._closed:
+            event = self._inbox.popleft()
+            if self._passing:
+                self._passing(event)
+            self._perform(self._agent.handle(event, self._now()))
+            if isinstance(event, Persisted):
+                self._release()
+        if self._leader != (leader := self._agent.leader):
+            self._leader = leader
+            self._network.led_by(leader)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do this, and let no event in meanwhile; whatever it raises ends the agent."""
+        self._handling = True
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 whatever it is, memory and disk may differ by now
+            self._fail(error)
+        finally:
+            self._handling = False
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more is heard, written or sent; the process ends."""
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        log.error("a defect of meshcron, please report it", exc_info=error)
+        self.close()
+        self._on_halt(f"a defect: {what}; the agent ends, jobs go on")
 
     def _set_timer(self) -> None:
         self._setting = False
@@ -197,9 +221,17 @@ class Driver:
         while self._held and getattr(self._held[0], "after", 0) <= self._durable:
             self._do(self._held.popleft())
 
-    def _do(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
+    def _do(self, effect: Effect) -> None:
         if self._passing:
             self._passing(effect)
+        try:
+            self._act(effect)
+        except OSError:
+            if not isinstance(effect, OF_ONE_PROCESS):
+                raise
+            log.exception("the system refused it", effect=type(effect).__name__)
+
+    def _act(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
         match effect:
             case effects.Persist():
                 self._writer.submit(effect.n, effect.rows)

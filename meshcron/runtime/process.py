@@ -69,6 +69,8 @@ class Processes:
         self._watch: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._shell_reports: bool
+        self._adoptions: list[asyncio.TimerHandle] = []
+        """Those that have to be tried again."""
 
     def start(self) -> None:
         """Make the folders, become the reaper of orphans, learn what this machine has. Needs the running loop.
@@ -85,6 +87,8 @@ class Processes:
 
     def close(self) -> None:
         """Let go of everything; processes run on and are adopted by the next session. Emits nothing from now on."""
+        for adoption in self._adoptions:
+            adoption.cancel()
         self._starts.close()
         if self._watch:
             self._watch.cancel()
@@ -118,6 +122,12 @@ class Processes:
 
     def adopt(self, execution_id: str, pid: int, process_start: int) -> None:
         """Find out what became of a process of an earlier session (`effects.AdoptProcess`)."""
+        try:
+            self._adopt(execution_id, pid, process_start)
+        except OSError:  # no descriptor left to look with: later, for nobody asks again
+            self._adoptions.append(self._loop.call_later(WATCH_SECONDS, self.adopt, execution_id, pid, process_start))
+
+    def _adopt(self, execution_id: str, pid: int, process_start: int) -> None:
         if self._is_open(execution_id):
             return
         try:
@@ -148,7 +158,13 @@ class Processes:
             if pidfd >= 0:
                 os.close(pidfd)
             return None
-        return Process(execution_id, pid, stat.start, pidfd, self._open_output(folder))
+        try:
+            output = self._open_output(folder)
+        except OSError:
+            if pidfd >= 0:
+                os.close(pidfd)
+            raise
+        return Process(execution_id, pid, stat.start, pidfd, output)
 
     def _processes(self) -> Table:
         """The processes of the machine, looked at once in a turn of the loop, however often they are asked for."""

@@ -91,7 +91,7 @@ class Snapshots:
             chunks = snapshot.chunks()
             first = next(chunks)
             index = int(snapshot.meta["applied"].split()[0])
-        except (*READ_ERRORS, KeyError, ValueError):
+        except (*READ_ERRORS, OSError, KeyError, ValueError):
             log.exception("a snapshot cannot be read")
             snapshot.close()
             self._handle(SnapshotSent(to, arrived=False))

@@ -241,6 +241,26 @@ async def test_without_descriptors_it_dials_later(monkeypatch: pytest.MonkeyPatc
         assert [line["event"] for line in lines if "dial" in line["event"]] == ["cannot dial"]
 
 
+async def test_what_zeromq_refuses_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One peer's matter, or that of who would have listened: the protocol repeats, and what follows goes through."""
+
+    class Refusing:
+        def send(self, *_: object) -> None:
+            raise zmq.ZMQError(errno.EHOSTUNREACH)
+
+    async with stations("ab") as (a, b):
+        await subscribed(b, a)
+        with monkeypatch.context() as patch, capture_logs() as lines:
+            patch.setattr(a.transport._links["b"], "_dealer", Refusing())
+            patch.setattr(a.transport, "_pub", Refusing())
+            assert not a.transport.send("b", TakeOver(1))
+            a.transport.publish("t", run(10))
+        assert a.transport.counters.dropped == 1
+        assert [line["event"] for line in lines] == ["cannot publish"]
+        assert a.transport.send("b", TakeOver(2))
+        await until(lambda: TakeOver(2) in b.messages("a"))
+
+
 @pytest.mark.parametrize("same_ports", [True, False])
 async def test_a_restarted_peer_is_back(same_ports: bool) -> None:
     """With the same ports nobody needs to be told; with new ones, one list is enough."""

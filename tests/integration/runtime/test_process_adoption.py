@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessStarted
 from meshcron.runtime.launch import RunAsPolicy
+from meshcron.runtime.output import OutputFile
 from meshcron.runtime.process_table import process_stat
 
 Play = Callable[..., None]
@@ -121,6 +124,32 @@ def test_one_whose_pid_was_not_written_down_is_found(
         stage.processes.signal("a", force=False)
         ending = await stage.ended()
         assert (ending.exit_code, ending.signal) == (None, 15)
+
+    play(story)
+
+
+def test_without_a_descriptor_it_is_looked_for_later(
+    play: Play, first: Callable[..., FirstSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks a second time: the job is found once there are descriptors again, and none is lost by it."""
+    session = first("sleep 60")
+
+    async def story(stage: Stage) -> None:
+        await asyncio.sleep(0)
+        before = open_descriptors()
+        opened = OutputFile.open
+
+        def refused(*_: object) -> OutputFile:
+            monkeypatch.setattr(OutputFile, "open", opened)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(OutputFile, "open", refused)
+        stage.processes.adopt("a", session.pid, session.start)
+        assert (stage.events, open_descriptors()) == ([], before)
+        started = await stage.event(ProcessStarted)
+        assert (started.pid, started.process_start) == (session.pid, session.start)
+        stage.processes.signal("a", force=True)
+        assert (await stage.ended()).signal == 9
 
     play(story)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from meshcron import commands
 from meshcron.core import effects, events
@@ -295,6 +297,130 @@ def test_the_timer_wakes_the_core() -> None:
         world.driver.start()
         await asyncio.wait_for(woken.wait(), timeout=10)
         assert world.core.heard == [events.Woke()] * 3
+
+    story(tell)
+
+
+# ---- a defect
+
+
+DEFECT = AssertionError("follower becomes leader:\na defect")
+LINE = "a defect: AssertionError: follower becomes leader: a defect; the agent ends, jobs go on"
+
+
+def fail(*_: object) -> list[Effect]:
+    raise DEFECT
+
+
+def test_a_defect_in_the_core_ends_the_agent() -> None:
+    """Memory and disk differ by then: nothing more is handled, written or done, also of what waited for a write or
+    stood in the inbox; the operator gets a line, the log the traceback."""
+
+    async def tell(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: world.did.append(("escaped", context)))
+        world.core.at_start = [effects.Persist(1, (ROW,)), start("held", after=1)]
+        world.driver.start()
+        waiting = asyncio.ensure_future(world.driver.propose(commands.RunJob("job")))
+        await asyncio.sleep(0)
+
+        def says(event: Event) -> list[Effect]:
+            world.driver.handle(events.ProcessLost("x", "gone"))
+            return fail()
+
+        world.core.says, world.core.wakeup_us = says, 0
+        with capture_logs() as lines:
+            world.driver.handle(events.Woke())
+        heard = list(world.core.heard)
+        world.driver.persisted(1)
+        world.driver.handle(events.Woke())
+        await asyncio.sleep(0.02)
+        assert world.core.heard == heard
+        assert [type(one) for one in heard] == [events.Proposed, events.Woke]
+        assert (world.did, world.written, world.halted) == ([], [1], [LINE])
+        assert [(one["log_level"], one["exc_info"]) for one in lines] == [("error", DEFECT)]
+        assert isinstance(await waiting, NoLeader)
+
+    story(tell)
+
+
+def test_a_defect_at_the_start_ends_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event reaches it any more."""
+
+    def tell(world: World) -> None:
+        monkeypatch.setattr(world.core, "start", fail)
+        world.driver.start()
+        world.driver.handle(events.Woke())
+        assert (world.core.heard, world.halted) == ([], [LINE])
+
+    story(tell)
+
+
+def test_a_defect_in_saying_when_to_wake_up_ends_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a timer it would sleep for ever."""
+
+    async def tell(world: World) -> None:
+        monkeypatch.setattr(world.core, "next_wakeup", fail)
+        world.driver.start()
+        await asyncio.sleep(0)
+        world.driver.handle(events.Woke())
+        assert (world.core.heard, world.halted) == ([], [LINE])
+
+    story(tell)
+
+
+@pytest.mark.parametrize(
+    ("performs", "effect"),
+    [
+        ("submit", effects.Persist(2, (ROW,))),
+        ("connect", effects.Connect("c", 0, (), frozenset())),
+        ("send", effects.Send(OTHER, ACK)),
+        ("led_by", effects.Alarm("led", "by another")),
+    ],
+)
+def test_an_effect_that_fails_ends_it_there(monkeypatch: pytest.MonkeyPatch, performs: str, effect: Effect) -> None:
+    """What would have followed is not done: it may show what was not written."""
+
+    def tell(world: World) -> None:
+        world.driver.start()
+        monkeypatch.setattr(world, performs, fail)
+        world.core.leader = OTHER
+        world.core.says = lambda event: [effect, start("x", after=1)]
+        world.driver.handle(events.Woke())
+        world.driver.persisted(1)
+        assert (world.core.heard, world.did, world.halted) == ([events.Woke()], [], [LINE])
+
+    story(tell)
+
+
+@pytest.mark.parametrize(
+    ("performs", "effect"),
+    [
+        ("launch", start("y")),
+        ("adopt", effects.AdoptProcess("y", 7, 8)),
+        ("signal", effects.SignalProcess("y", True)),
+        ("forget", effects.ForgetProcess("y")),
+    ],
+)
+def test_what_the_system_refuses_of_one_process_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, performs: str, effect: Effect
+) -> None:
+    """No descriptor left, a full disk: the world's fault, and the rest of the turn is done."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def tell(world: World) -> None:
+        world.driver.start()
+        with monkeypatch.context() as patch, capture_logs() as lines:
+            patch.setattr(world, performs, refused)
+            world.core.says = lambda event: [effect, effects.Send(OTHER, ACK)]
+            world.driver.handle(events.Woke())
+        assert (world.did, world.halted) == ([("send", OTHER, ACK)], [])
+        assert [one["effect"] for one in lines] == [type(effect).__name__]
+        world.core.says = lambda event: []
+        world.driver.handle(events.Woke())
+        assert len(world.core.heard) == 2
 
     story(tell)
 
