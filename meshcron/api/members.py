@@ -44,15 +44,16 @@ class Leave(Handler):
     LOCAL: ClassVar = True
 
     async def post(self) -> None:
-        """As `DELETE /v1/members/{own name}`, which another agent answers where this one does not lead."""
-        name = self.context.settings.agent
+        """As `DELETE /v1/members/{own node id}`, which another agent answers where this one does not lead. Not by name:
+        after a long silence it may be a newcomer's, and ours `name~4`."""
+        node_id = self.context.settings.node_id
         elsewhere = self.context.elsewhere
         to = elsewhere.where() if elsewhere else ""
         if elsewhere and to:
-            await self.pass_on(elsewhere, to, "DELETE", f"/v1/members/{quote(name, safe='')}")
+            await self.pass_on(elsewhere, to, "DELETE", f"/v1/members/{quote(node_id, safe='')}")
             if self._finished:
                 return
-        member = await self.context.service.remove_member(RemoveMember(name, self.actor), self.key)
+        member = await self.context.service.remove_member(RemoveMember(node_id, self.actor), self.key)
         self.show({"name": member.name, "id": member.node_id, "leaving": True}, HTTPStatus.ACCEPTED)
 
 
@@ -72,7 +73,7 @@ class IsLeader(Handler):
     LOCAL: ClassVar = True
 
     def get(self) -> None:
-        agent = self.context.service.agent()
-        if agent.leader != agent.name:
-            raise NotFound("leader", agent.name)
+        settings = self.context.settings
+        if not any(one.leader and one.node_id == settings.node_id for one in self.context.service.members()):
+            raise NotFound("leader", settings.agent)
         self.show({"leader": True})

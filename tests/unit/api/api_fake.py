@@ -59,6 +59,8 @@ class FakeCluster:
         self.ended: set[str] = set()
         self.commands: list[tuple[Command, str]] = []
         self.leader: str = "agent1"
+        self.names = {"node-1": "agent1", "node-2": "agent2"}
+        """Of the members, by node id."""
         self.not_ready: str | None = None
         self.waiting: dict[str, str] = {}
         """Armed executions that wait, and why."""
@@ -207,19 +209,19 @@ class FakeCluster:
     def member_views(self) -> Sequence[MemberView]:
         return [
             MemberView(
-                node_id=f"node-{number}",
-                name=f"agent{number}",
+                node_id=node_id,
+                name=name,
                 address=f"10.0.0.{number}",
                 port=8947,
                 tags={"role": "web"},
                 facts={"meshcron.os": "linux"},
                 status=1,
                 voter=True,
-                leader=self.leader == f"agent{number}",
+                leader=self.leader == name,
                 version="0.1.0",
                 running=0,
             )
-            for number in (1, 2)
+            for number, (node_id, name) in enumerate(self.names.items(), 1)
         ]
 
     def why_not_ready(self) -> str | None:
@@ -266,7 +268,8 @@ class FakeCluster:
                     raise NotFound("token", token_id)
                 return self.token_rows.pop(token_id)
             case RemoveMember(name=name):
-                return Member(node_id=f"node-{name}", name=name, number=1, leaving=True)
+                node_id = next((one for one, known in self.names.items() if name in (one, known)), f"node-{name}")
+                return Member(node_id=node_id, name=self.names.get(node_id, name), number=1, leaving=True)
             case SetPaused(paused=paused):
                 return paused
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshcron.commands import RemoveMember
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import FakeCluster
 
@@ -29,3 +30,23 @@ def test_isleader(admin: Client, cluster: FakeCluster) -> None:
     assert admin("GET", "/v1/isleader").status == 200
     cluster.leader = "agent2"
     assert admin("GET", "/v1/isleader").status == 404
+    cluster.no_leader()
+    assert admin("GET", "/v1/isleader").status == 404
+
+
+def test_a_newcomer_that_took_the_name_is_not_taken_for_this_agent(admin: Client, cluster: FakeCluster) -> None:
+    """This agent was silent for long, and is `agent1~1` to the others: it leaves, not the newcomer, and leads or not,
+    whoever has its name."""
+    cluster.names = {"node-2": "agent1", "node-1": "agent1~1"}
+    assert admin("GET", "/v1/isleader").status == 404
+    cluster.leader = "agent1~1"
+    assert admin("GET", "/v1/isleader").status == 200
+    answer = admin("POST", "/v1/leave")
+    assert (answer.status, answer.json) == (202, {"name": "agent1~1", "id": "node-1", "leaving": True})
+    assert [command for command, _ in cluster.commands] == [RemoveMember("node-1", "admin@127.0.0.1")]
+
+
+def test_a_member_goes_by_its_name(admin: Client, cluster: FakeCluster) -> None:
+    """Or by its node id."""
+    for named in ("agent2", "node-2"):
+        assert admin("DELETE", f"/v1/members/{named}").json == {"name": "agent2", "id": "node-2", "leaving": True}

@@ -14,7 +14,7 @@ from meshcron.api.server import serve
 from meshcron.model import Execution
 from meshcron.service import VIA_HEADER, OutputChunk, Told
 from tests.unit.api.api_client import Client
-from tests.unit.api.api_fake import SECRETS, FakeCluster
+from tests.unit.api.api_fake import NODE_ID, SECRETS, FakeCluster
 from tests.unit.api.bad_input import answer_of, head
 from tests.unit.api.conftest import SETTINGS
 
@@ -87,6 +87,13 @@ def test_what_one_agent_tells_of_itself(path: str, port: int, leader: Leader) ->
     assert leader.asked == [("node-2", "GET", "/v1/leader")]
     assert Client(port, "wrong")("GET", path).status == 401
     assert Client(port)("GET", path).status == 401
+
+
+def test_leave_is_passed_on_by_node_id(port: int, leader: Leader) -> None:
+    """By its name another one might be removed: a newcomer that took it."""
+    leader.holds_log_here = True
+    Client(port, SECRETS["admin"])("POST", "/v1/leave")
+    assert leader.asked[-1] == ("node-2", "DELETE", f"/v1/members/{NODE_ID}")
 
 
 def test_a_request_that_began_before_the_agent_led(port: int, leader: Leader, cluster: FakeCluster) -> None:
