@@ -24,14 +24,14 @@ from meshcron.config import Config
 from meshcron.core.agent import Agent
 from meshcron.core.events import Event, TagsChanged
 from meshcron.core.settings import Settings
-from meshcron.errors import NoLeader, StartRefused
+from meshcron.errors import DamagedStore, NoLeader, StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.messages import Call, Endpoint
 from meshcron.model import Token
 from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key
 from meshcron.reload import Reload
 from meshcron.rows import Loaded
-from meshcron.runtime import clock, markers, offline, set_aside
+from meshcron.runtime import clock, markers, offline, others, set_aside
 from meshcron.runtime.calls import ANSWER_BYTES_MAX, Answered
 from meshcron.runtime.credentials import (
     admin_token,
@@ -53,8 +53,10 @@ from meshcron.runtime.open_files import raise_limit
 from meshcron.runtime.process import Processes
 from meshcron.runtime.readiness import Readiness
 from meshcron.runtime.standing import Standing
+from meshcron.runtime.tasks import Tasks
 from meshcron.runtime.whereabouts import announce, withdraw
 from meshcron.service import Service
+from meshcron.store.damage import what_of
 from meshcron.store.database import DATABASE
 from meshcron.store.directory import machine_id
 from meshcron.store.refusals import words
@@ -138,17 +140,41 @@ class Process:
             find_key(config.key_file, self._folder, os.environ)
             secured = tls(config.tls_cert, config.tls_key) if config.tls_cert else None
             sockets = listen(config.http)
-            loaded = self._store.open(lambda: markers.drawn_identity(self._folder), adopt=config.adopt_data_dir)
+            try:
+                loaded = self._store.open(lambda: markers.drawn_identity(self._folder), adopt=config.adopt_data_dir)
+            except DamagedStore as damage:
+                why = await self._why_it_may_go(damage)
+                return self._start_anew(sockets, why, loud=True)
             VOCABULARY.refuse_newer_disk(loaded)
             if markers.votes_elsewhere(self._folder, loaded):
-                for one in sockets:
-                    one.close()
-                return self._start_over("others vote in its cluster, which goes on without it")
+                return self._start_anew(sockets, "others vote in its cluster, which goes on without it")
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
         finally:
             self._store.close()
+
+    async def _why_it_may_go(self, damage: DamagedStore) -> str:
+        """Why the damaged database can make way: its cluster goes on without it. Raises DamagedStore, with why not; the
+        only voter, who has nobody to ask, touches nothing and ends at once (PROTOCOL 5)."""
+        config, known = self._config, others.noted(self._folder)
+        if known is None:
+            raise damage
+        self._store.directory.lock()  # what failed has let go of it
+        if (found := find_key(config.key_file, self._folder, os.environ)) is None:
+            raise DamagedStore(f"{damage} It cannot join anew by itself: it does not have the cluster key.")
+        join = [(address.host, address.port) for address in config.join]
+        interfaces = None if config.no_mdns else config.mdns_interface
+        leader = await others.leader_without(known, self._store.identity, found.key, join, interfaces)
+        if not leader:
+            raise DamagedStore(f"{damage} It cannot join anew by itself: nobody says that others lead its cluster.")
+        return f"{what_of(damage)}; {leader} leads its cluster, which goes on without it"
+
+    def _start_anew(self, sockets: Sequence[socket.socket], why: str, *, loud: bool = False) -> int:
+        """Before anything else was begun."""
+        for one in sockets:
+            one.close()
+        return self._start_over(why, loud=loud)
 
     async def _with_store(
         self, loaded: Loaded, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None
@@ -159,14 +185,17 @@ class Process:
         parts.writer.start()
         parts.housekeeping.start()
         server: ApiServer | None = None
+        notes = Tasks()
         try:
             self._start(parts)
+            notes.start("others", others.keep_noted(self._folder, parts.agent, self._store.identity.node_id))
             standing = self._standing(parts)
             app = self._api(parts, standing)
             server = serve_on(app, sockets, secured)
             self._answer(parts, app)
             return await self._serve(parts, standing, server.port)
         finally:
+            await notes.close()
             if server is not None:
                 await close_server(server)
             await self._close(parts)
@@ -243,8 +272,10 @@ class Process:
             log.error(self._finish.failure)
         return self._start_over(self._finish.why_anew) if code == START_OVER else code
 
-    def _start_over(self, why: str) -> int:
-        set_aside.begin(self._folder, self._store.identity.node_id, why)
+    def _start_over(self, why: str, *, loud: bool = False) -> int:
+        aside = set_aside.begin(self._folder, self._store.identity.node_id, why)
+        if loud:
+            log.error("the database is damaged: this agent joins its cluster as a new one", why=why, files=str(aside))
         return START_OVER
 
     async def _close(self, parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""A database makes way, because its cluster was dissolved or goes on without it, or it has forgotten what it promised.
+"""A database makes way: its cluster was dissolved or goes on without it, or it is damaged, or forgot what it promised.
 
 Its files go into a folder of their own, one after the other, and the agent joins as a new one. What is to happen is
 written down first: a start that finds it undone finishes it.
@@ -19,6 +19,7 @@ from meshcron.files import LOCAL_FILE
 from meshcron.model import SECOND_US
 from meshcron.runtime import clock, markers
 from meshcron.runtime.credentials import ADMIN_FILE, new_identity, write_private
+from meshcron.runtime.others import OTHERS_FILE
 from meshcron.store.database import DATABASE
 from meshcron.store.directory import DataDirectory, machine_id
 from meshcron.store.files import PRIVATE_FOLDER_MODE, sync_folder
@@ -41,13 +42,14 @@ class Plan(Struct, frozen=True):
     """Goes with them: under it this agent has voted, and it must not vote again without that memory."""
 
 
-def begin(folder: Path, node_id: str, why: str) -> None:
+def begin(folder: Path, node_id: str, why: str) -> Path:
     """The agent of this folder, whose node id is `node_id`, joins anew: `finish` follows, at the next start if need be.
-    Durable when this returns. Raises OSError."""
+    Durable when this returns where the files will lie. Raises OSError."""
     stamp = datetime.fromtimestamp(clock.wall_clock_us() // SECOND_US, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"{PLAN_FILE}-{stamp}" + (f"-{n}" if n else "") for n in count())
     free = next(name for name in names if not (folder / name).exists())
     write_private(folder / PLAN_FILE, msgspec.json.encode(Plan(why, free, node_id)).decode() + "\n")
+    return folder / free
 
 
 def is_begun(folder: Path) -> bool:
@@ -76,7 +78,7 @@ def _finish(directory: DataDirectory, plan: Plan) -> None:
         directory.rename(new_identity())
     aside.mkdir(mode=PRIVATE_FOLDER_MODE, exist_ok=True)
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, LOCAL_FILE}:
+        if file.name.startswith(DATABASE) or file.name in {HARD_STATE, ADMIN_FILE, LOCAL_FILE, OTHERS_FILE}:
             file.rename(aside / file.name)
     sync_folder(aside)
     markers.drop(folder)

@@ -14,3 +14,8 @@ SALVAGE_HINT = (
 def damaged(path: Path, what: object) -> DamagedStore:
     """`path` is damaged, rolled back or gone."""
     return DamagedStore(f"{path}: {what}. {SALVAGE_HINT}")
+
+
+def what_of(error: DamagedStore) -> str:
+    """The file and what is wrong with it, without the remedy."""
+    return str(error).removesuffix(f". {SALVAGE_HINT}")

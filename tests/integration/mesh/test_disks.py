@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from meshcron.store.hard_state import HardStateFile
 from meshcron.store.store import HARD_STATE
@@ -39,30 +40,44 @@ def flip_the_wal(folder: Path) -> Path:
     return wal
 
 
+def roll_back(folder: Path) -> Path:
+    """The database knows nothing of a term that this agent has promised: as if put back to an earlier day."""
+    file = HardStateFile(folder / HARD_STATE)
+    file.open()
+    file.write_both(replace(file.state, term=file.state.term + 1))
+    file.close()
+    return folder / "database"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [flip_the_wal, flip_the_database])
+@pytest.mark.parametrize("damage", [flip_the_wal, flip_the_database, roll_back])
 def test_24_a_flipped_bit_on_a_follower(cluster: RealCluster, damage: Callable[[Path], Path]) -> None:
-    """Killed, damaged, started: it is refused, says what to do and touches nothing; the others go on. Salvaged, it is a
-    new member, for the others hold what it lost; the old one keeps its seat until it is removed."""
+    """Killed, damaged, started: it asks the others, which go on without it, sets its files aside, says so, and is back
+    by itself as a new member. The old one keeps its seat until it is removed."""
     watch = Watch(cluster, damage.__name__.replace("_", "-"), everywhere=False)  # the old member is a target, too
     watch.begin()
     hurt, other = cluster.followers[0], cluster.leader
     old_id = hurt.record["node_id"]
     watch.kill(hurt)
+    said_before = len(hurt.log)
     file = damage(hurt.folder)
-    before = contents(hurt.folder)
-    line = refusal(hurt.folder, "--key-file", cluster.key_file)
-    assert line.startswith(f"{file}: ")
-    assert "`meshcron recover --salvage` sets the damaged files aside" in line
-    assert contents(hurt.folder) == before
-    watch.wait_for_more(2)
-    done = meshcron("recover", "--salvage", "--data-dir", hurt.folder)
-    assert done.returncode == 0, done
-    hurt.spawn()
+    damaged = contents(hurt.folder)
+    hurt.start()
+    assert hurt.record["node_id"] != old_id
+    said = hurt.log[said_before:]
+    [loud] = [line for line in said.splitlines() if "the database is damaged" in line]
+    [aside] = hurt.folder.glob("set-aside-*")
+    assert str(file) in loud
+    assert str(aside) in loud
+    assert f"{other.name} leads its cluster" in loud
+    there = contents(aside)
+    assert {"database", "database-wal", HARD_STATE, "why"} <= there.keys()
+    assert {name: digest for name, digest in there.items() if name != "why"} == {
+        name: damaged[name] for name in there if name != "why"
+    }
     wait_for(
         lambda: {one["id"]: one["Name"] for one in other.members}.get(old_id) != hurt.name, "its return", RETURN_SECONDS
     )
-    assert hurt.record["node_id"] != old_id
     [left] = [one["Name"] for one in other.members if one["id"] == old_id]
     assert meshcron("members", "rm", left, MESHCRON_DATA_DIR=str(other.folder)).returncode == 0
     cluster.heal()
@@ -70,6 +85,41 @@ def test_24_a_flipped_bit_on_a_follower(cluster: RealCluster, damage: Callable[[
     watch.back(hurt)
     watch.end()
     watch.remove()
+
+
+@pytest.mark.slow
+def test_a_damaged_voter_is_refused_where_nobody_says_that_others_lead(cluster: RealCluster) -> None:
+    """All have lost their power, and the only one that is back has a damaged disk: what lies there may be all that is
+    left. It is refused and touches nothing, also beside one other, which leads nobody; salvaged, it is none of the
+    voters any more. Without the cluster key nobody can be asked."""
+    hurt, beside, third = cluster.agents
+    wait_for((hurt.folder / "others").exists, "the note of the others")
+    for agent in cluster.agents:
+        agent.kill()
+    file = flip_the_database(hurt.folder)
+    (hurt.folder / "agent.json").unlink()
+    before = contents(hurt.folder)
+    for reason, words in (
+        ("it does not have the cluster key", ()),
+        ("nobody says that others lead its cluster", ("--key-file", cluster.key_file)),
+        ("nobody says that others lead its cluster", ("--key-file", cluster.key_file)),
+    ):
+        line = refusal(hurt.folder, *words)
+        assert line.startswith(f"{file}: ")
+        assert "`meshcron recover --salvage` sets the damaged files aside" in line
+        assert f"It cannot join anew by itself: {reason}" in line
+        assert contents(hurt.folder) == before
+        if words and not beside.running:
+            beside.start()
+    third.start()
+    wait_for(lambda: beside.leader_name in {beside.name, third.name}, "a leader without it")
+    hurt.start()
+    assert "the database is damaged" in hurt.log
+    [left] = [
+        one["Name"] for one in beside.members if one["id"] not in {each.record["node_id"] for each in cluster.agents}
+    ]
+    assert meshcron("members", "rm", left, MESHCRON_DATA_DIR=str(beside.folder)).returncode == 0
+    cluster.heal()
 
 
 def ballot(folder: Path) -> tuple[int, str]:
@@ -92,6 +142,7 @@ def test_25_a_torn_end_of_the_log(cluster: RealCluster, watch: Watch) -> None:
     wal = torn.folder / "database-wal"
     whole = wal.read_bytes()
     (torn.folder / "agent.json").unlink()  # no start touches anything else
+    (torn.folder / "others").unlink()  # without this note it asks nobody, and does not join anew
     refused = 0
     for size in (0, len(whole) // 2, len(whole) - 100 * FRAME_BYTES, len(whole) - FRAME_BYTES // 2, len(whole) - 1):
         wal.write_bytes(whole[: max(0, size)])

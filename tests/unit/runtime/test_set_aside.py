@@ -13,6 +13,7 @@ from meshcron.files import LOCAL_FILE
 from meshcron.runtime import markers, offline, set_aside
 from meshcron.runtime.credentials import ADMIN_FILE, new_identity
 from meshcron.runtime.markers import Recovery
+from meshcron.runtime.others import OTHERS_FILE
 from meshcron.store.directory import COPY_FILE, machine_id
 from meshcron.store.store import Store
 
@@ -20,7 +21,7 @@ CHANGES = ("rename", "replace", "hardlink_to", "mkdir", "unlink")
 """All that changes a folder on the way."""
 
 STEPS_MAX = 100
-GOES = {"database", "hard_state", ADMIN_FILE, LOCAL_FILE}
+GOES = {"database", "hard_state", ADMIN_FILE, LOCAL_FILE, OTHERS_FILE}
 
 
 class Killed(BaseException):
@@ -38,7 +39,7 @@ def opened(folder: Path) -> tuple[str, dict[str, str]]:
 def lived_in(folder: Path) -> str:
     """An agent's directory, whose database is to go; the node id."""
     node_id, _ = opened(folder)
-    for name in (ADMIN_FILE, LOCAL_FILE, COPY_FILE):
+    for name in (ADMIN_FILE, LOCAL_FILE, OTHERS_FILE, COPY_FILE):
         (folder / name).write_text(name)
     markers.begin_recovery(folder, Recovery("adopted", ("former",)))
     return node_id
