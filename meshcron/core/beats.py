@@ -18,6 +18,11 @@ from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
 from meshcron.messages import Fence, Heartbeat, Profile
+from meshcron.model import SECOND_US
+
+BEHIND_US = SECOND_US
+"""So long whoever gets the log may lack a change of the members before it is told of it besides: an entry is there
+within milliseconds, unless it comes from somebody whom that agent does not know. Told once in so long."""
 
 HEARTBEATS = "heartbeat"
 """The topic of heartbeats."""
@@ -50,6 +55,8 @@ class Beats:
         self._leadership = leadership
         self._profile = profile
         self._beat_boot_us = 0
+        self._tell_boot_us: dict[str, int] = {}
+        """When to tell a member who the members are, while it knows less of them than we do."""
 
     def next_wakeup(self) -> int | None:
         """On the suspend-counting clock: the next beat; None where nobody would hear it."""
@@ -95,6 +102,17 @@ class Beats:
             if ours is None:
                 self._membership.take_verdict(beat.failed)
                 self._clock.hear(turn.now, beat.cluster_us)
-        lags = beat.roster_index < self._state.roster_index
-        if self._leadership.leading and lags and sender not in self._known.log_holders():
+        self._tell_behind(sender, beat, turn)
+
+    def _tell_behind(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
+        """Whoever knows less of the members than our log tells hears who they are: from the leader at once, where it
+        does not get the log; from all that hold it, where the log does not reach it. It may have been cut off while the
+        voters changed, and take a leader whom it does not know for a stranger."""
+        if beat.roster_index >= self._state.roster_index or not self._known.holds_log:
+            self._tell_boot_us.pop(sender, None)
+            return
+        now_us = turn.now.boot_us
+        at_once = self._leadership.leading and sender not in self._known.log_holders()
+        if at_once or now_us >= self._tell_boot_us.setdefault(sender, now_us + BEHIND_US):
+            self._tell_boot_us[sender] = now_us + BEHIND_US
             turn.at_once(Send(sender, self._known.our_news(self._fence())))

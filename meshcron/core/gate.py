@@ -28,6 +28,10 @@ from meshcron.model import SECOND_US, Instant
 REFUSED_EVERY_US = 600 * SECOND_US
 """How often an operator is told that a member refuses this agent."""
 
+UNLED_US = 6 * SECOND_US
+"""An agent that has heard no leader for so long asks those it hears at their gates who the members are: it may not know
+the one that leads. Longer than an election takes, also with the times of `slow`."""
+
 GATES_MAX = 5
 """Gates that a worker names to a newcomer: as many as there are voters."""
 
@@ -52,6 +56,7 @@ class Gate:
         self._settings = settings
         self._state = state
         self._ledger = ledger
+        self._membership = membership
         self._runner = runner
         self._known = known
         self._leadership = leadership
@@ -67,6 +72,8 @@ class Gate:
         self.is_copy = False
         """Another start of this data directory lives, and was there first: this agent ends."""
         self._refused_boot_us = 0
+        self._led_boot_us = 0
+        """When a leader was last heard that says it is one."""
         self._echo = ""
         """What a gate wants to hear again."""
 
@@ -75,12 +82,21 @@ class Gate:
     def start(self, turn: Turn) -> None:
         """The first call; form a cluster at once where nobody else can be meant."""
         self._admission.start(turn.now.boot_us)
+        self._led_boot_us = turn.now.boot_us
         self._consider_forming(turn)
 
     def woke(self, turn: Turn) -> None:
         """Time has passed."""
+        if self._hears_leader(turn.now):
+            self._led_boot_us = turn.now.boot_us
         self._consider_forming(turn)
         self._knock(turn)
+
+    def _hears_leader(self, now: Instant) -> bool:
+        leader = self._leadership.leader
+        beat = self._membership.beat_of(leader)
+        says_so = beat is not None and beat.leader == leader and self._known.is_heard(leader, now)
+        return says_so or self._leadership.ours is not None
 
     def next_wakeup(self, now: Instant) -> int | None:
         """On the suspend-counting clock: the next knock, or the moment to form."""
@@ -107,7 +123,14 @@ class Gate:
         )
 
     def _knock(self, turn: Turn) -> None:
-        self._admission.knock(self._hello_of_ours(), lambda node_id: self._known.is_in_touch(node_id, turn.now), turn)
+        unled = turn.now.boot_us - self._led_boot_us >= UNLED_US
+
+        def has_told(node_id: str) -> bool:
+            """Whether there is nothing to ask at its gate."""
+            asked = unled and self._known.is_heard(node_id, turn.now)
+            return self._known.is_in_touch(node_id, turn.now) and not asked
+
+        self._admission.knock(self._hello_of_ours(), has_told, turn)
 
     def found(self, host: str, port: int, node_id: str, turn: Turn) -> None:
         """Somebody's gate may be there."""

@@ -102,14 +102,14 @@ class KnownMembers:
         return member is not None and member.eligible
 
     def log_holders(self) -> frozenset[str]:
-        """Node ids of those that hold the log."""
-        news = self._newer_news()
-        key = self._state.roster_index, self._ledger.voters, news, self._membership.failed
+        """Node ids of those that hold the log. What others tell of the voters takes none of them from a leader: whose
+        copies it counts is in its log alone."""
+        news, leads = self._newer_news(), self._ledger.leads
+        key = self._state.roster_index, self._ledger.voters, leads, news, self._membership.failed
         if self._holders[0] != key:
             members = self._state.members.values() if news is None else news.members
-            voters = (
-                self._ledger.voters if news is None else frozenset(one.node_id for one in news.members if one.voter)
-            )
+            told = frozenset() if news is None else frozenset(one.node_id for one in news.members if one.voter)
+            voters = self._ledger.voters | told if news is None or leads else told
             self._holders = key, log_holders(members, voters, self._membership.failed)
         return self._holders[1]
 
@@ -143,9 +143,7 @@ class KnownMembers:
 
     def our_news(self, fence: Fence) -> RosterNews:
         """What this agent tells one that knows less."""
-        return RosterNews(
-            fence=fence, cluster=self.cluster, roster_index=self._state.roster_index, members=self.roster()
-        )
+        return RosterNews(fence=fence, cluster=self.cluster, roster_index=self.roster_index, members=self.roster())
 
     def take_news(self, news: RosterNews) -> None:
         """Somebody who may command tells who the members are."""

@@ -1476,6 +1476,78 @@ def test_an_agent_that_flaps_is_not_handed_the_lead_each_time() -> None:
     at_end(world)
 
 
+def strangers_lead(world: Cluster, cut_off: Host) -> list[Host]:
+    """While one agent is cut off, two more voters join, and one of them leads. No discovery tells it of them, nor them
+    of it: multicast does not pass, or was asked long ago. Returns the two."""
+    world.split([cut_off])
+    world.run_for(2)
+    new = [world.add({"role": "web"}, priority=200) for _ in range(2)]
+    strangers = {one.name for one in new}
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        ends = {host.name, effect.host} if isinstance(effect, effects.Knock) else set()
+        return cut_off.name in ends and bool(strangers & ends)
+
+    world.tap = tap
+    for host in new:
+        host.start()
+
+    def five() -> bool:
+        leader = world.leader()
+        return leader is not None and len(leader.agent.ledger.voters) == 5
+
+    assert world.run_until(five, 60), world.describe()
+    led(world).pause(3 * SECOND_US)
+    world.run_for(5)
+    assert led(world) in new
+    return new
+
+
+def test_a_voter_cut_off_while_the_voters_changed_finds_the_leader_it_does_not_know() -> None:
+    """Its old peers hold the log, hear that it lacks a change of the members, and tell it whom to listen to. Who votes
+    it learns from the log alone, which can reach it then."""
+    world = grown(4)
+    cut_off = follower(world)
+    strangers_lead(world, cut_off)
+    voters = cut_off.agent.ledger.voters
+    told: list[int] = []
+
+    def hold(source: Host, target: Host, message: messages.Message) -> bool:
+        if isinstance(message, messages.RosterNews) and target is cut_off:
+            told.append(source.name)
+            assert cut_off.agent.ledger.voters == voters, "hearsay changes who votes"
+        return False
+
+    world.hold = hold
+    world.tap = lambda _host, effect: isinstance(effect, effects.Knock)  # whom one hears one does not knock at
+    world.heal()
+    assert world.run_until(lambda: cut_off.agent.leader == led(world).node_id, 4), world.describe()
+    assert 1 <= len(told) <= 4, "once a second, by each of two"
+    at_end(world)
+    assert cut_off.agent.ledger.voters == led(world).agent.ledger.voters
+
+
+def test_a_worker_asks_at_another_worker_s_gate_who_leads() -> None:
+    """It comes back where it reaches none of those that led when it was cut off: the one whom it hears holds no log and
+    tells nothing by itself, but its gate answers."""
+    world = grown(4)
+    old = list(world.hosts)
+    cut_off, near = (world.add({"role": role}, eligible=False) for role in ("cut off", "near"))
+    for host in (cut_off, near):
+        host.start()
+    voters_are(world, 3)
+    world.run_for(2)
+    world.lasts_us = 1000
+    uid = put(world, "there", tags={"role": "cut off"})
+    strangers_lead(world, cut_off)
+    world.heal()
+    world.cuts |= {pair for host in old for pair in ((cut_off, host), (host, cut_off))}
+    assert world.run_until(lambda: cut_off.agent.leader == led(world).node_id, 30), world.describe()
+    world.run_for(10)
+    works(world, uid)
+    at_end(world)
+
+
 # what a member says of itself changes
 
 
