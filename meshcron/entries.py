@@ -56,12 +56,14 @@ class Recovered(Struct, frozen=True, tag="recovered"):
 
 class MemberPut(Struct, frozen=True, tag="member_put", omit_defaults=True):
     """A member is added, or its committed facts change. `tokens`: its own local token. `replaces`: the number of a
-    silent member whose name it takes, and which leaves with that; -1 = none."""
+    silent member whose name it takes, and which leaves with that, at `cluster_us`; -1 = none. A voter only loses its
+    name, and leaves once its seat is gone."""
 
     member: Member
     tokens: tuple[Token, ...] = ()
     replaces: int = -1
     once: Once | None = None
+    cluster_us: int = 0
 
 
 class MemberStarted(Struct, frozen=True, tag="member_started", kw_only=True):

@@ -24,9 +24,10 @@ STANDING_CHANGES: dict[tuple[Standing | None, Standing | None], str] = {
     ("voter", "member"): "Roster (silent for 10 min, one too many, or it wants no vote)",
     ("member", "leaving"): "MemberPut (asked to go)",
     ("voter", "leaving voter"): "MemberPut (asked to go)",
+    ("voter", "leaving"): "Roster (another one has its seat, and its name)",
     ("leaving voter", "leaving"): "Roster (another one has its seat, or it is one too many)",
     ("leaving", None): "MemberRemove",
-    ("member", None): "Recovered without it",
+    ("member", None): "MemberPut (a newcomer has its name), or Recovered without it",
     ("voter", None): "Recovered without it",
     ("leaving voter", None): "Recovered without it",
     ("leaving", "voter"): "Recovered by it",
@@ -44,6 +45,9 @@ def standing(member: Member | None) -> Standing | None:
         return "leaving voter" if member.voter else "leaving"
     return "voter" if member.voter else "member"
 
+
+NAME_TAKEN = "~"
+"""Stands in the name of a member that has lost its own, and in no other one (values.agent_name)."""
 
 HOLD_DOWN_US = 300 * SECOND_US
 """After a hand-over there is none for so long; on a relapse twice as long each time (PROTOCOL 4)."""
@@ -77,7 +81,7 @@ class Members:
         if old and old.voter and old.eligible and not member.eligible:
             raise DecideAgain("a voter gives up its seat first")
         if named and named.node_id != member.node_id:
-            self._rename_silent(named, entry.replaces)
+            self._replace_silent(named, entry)
         self._state.members[member.number] = member
         self._state.last_number = max(self._state.last_number, member.number)
         self._fold.rows += [
@@ -90,11 +94,15 @@ class Members:
         self._fold.roster_changed()
         return self._state.members[member.number]
 
-    def _rename_silent(self, old: Member, replaced: int) -> None:
-        """A silent member loses its name to a newcomer; an old voter keeps its seat until a learner takes it."""
-        if replaced != old.number:
+    def _replace_silent(self, old: Member, entry: entries.MemberPut) -> None:
+        """A silent member loses its name to a newcomer and is gone; an old voter keeps its seat until a learner takes
+        it, and goes then (`roster`)."""
+        if entry.replaces != old.number:
             raise Conflict("name", f"a member named {old.name!r} is there", "choose another name with --name")
-        renamed = replace(old, name=f"{old.name}~{old.number}")
+        if not old.voter:
+            self._drop(old, entry.cluster_us)
+            return
+        renamed = replace(old, name=f"{old.name}{NAME_TAKEN}{old.number}")
         self._state.members[old.number] = renamed
         self._fold.rows.append(MemberRow(renamed))
 
@@ -130,21 +138,25 @@ class Members:
             raise NotFound("member", str(entry.number))
         if member.voter:
             raise DecideAgain("a voter leaves in two steps")
-        del self._state.members[entry.number]
+        self._drop(member, entry.cluster_us)
+        return member
+
+    def _drop(self, member: Member, cluster_us: int) -> None:
+        del self._state.members[member.number]
         self._fold.rows.append(Drop("members", (member.node_id,)))
         self._fold.drop_tokens_of(frozenset({member.node_id}))
         self._fold.roster_changed()
         open_there = sorted(id_ for id_, one in self._state.open.items() if one.node_id == member.node_id)
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="its agent was removed") for id_ in open_there)
-        self._outcomes.results(entries.Results(entry.cluster_us, items))
-        return member
+        self._outcomes.results(entries.Results(cluster_us, items))
 
     def roster(self, entry: entries.Roster) -> object:
-        """Who votes from here on."""
+        """Who votes from here on. Who has lost its name, and now its seat, is on its way out."""
         for number, member in self._state.members.items():
             votes = member.node_id in entry.voters
             if votes != member.voter:
-                self._state.members[number] = replace(member, voter=votes)
+                goes = member.leaving or (not votes and NAME_TAKEN in member.name)
+                self._state.members[number] = replace(member, voter=votes, leaving=goes)
                 self._fold.rows.append(MemberRow(self._state.members[number]))
         self._fold.roster_changed()
         return None

@@ -224,7 +224,8 @@ class Stewardship:
         unheard = {id_: one for id_, one in self._newcomers.items() if not self._membership.beat_of(id_)}
         self._newcomers = {id_: one for id_, one in unheard.items() if id_ in nodes} | {profile.node_id: profile}
         tokens = (_local_token(message.token, profile),) if message.token else ()
-        self._ledger.propose(entries.MemberPut(member, tokens, replaces), turn)
+        cluster_us = self._clock.cluster_us(turn.now) if replaces >= 0 else 0
+        self._ledger.propose(entries.MemberPut(member, tokens, replaces, cluster_us=cluster_us), turn)
 
     def _admit_next(self, turn: Turn) -> None:
         """Who knocked while another one was being admitted."""

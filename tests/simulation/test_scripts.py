@@ -762,7 +762,7 @@ def test_a_leader_cut_off_says_so_at_once() -> None:
 
 
 def test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat() -> None:
-    """The old identity keeps its vote until a majority has replaced it; nobody votes in its name."""
+    """The old identity keeps its vote until a majority has replaced it; nobody votes in its name. Then it is gone."""
     with changed("meshcron.core.roster.DEAD_US", 40 * SECOND_US):
         world = grown(17)
         put(world, "tick", tags={"role": "web:1"}, start_deadline_us=20 * SECOND_US)
@@ -776,9 +776,36 @@ def test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat() -> Non
         assert names[machine.name].node_id == machine.node_id
         assert gone in led(world).agent.ledger.voters, "its seat is another matter"
         assert world.run_until(lambda: led(world).agent.ledger.voters == {one.node_id for one in world.hosts}, 30)
+        world.run_for(3)
+        assert len(led(world).agent.state.members) == 3
         single_steps(world)
         world.run_for(START_BY_S)
         at_end(world)
+
+
+def test_a_worker_with_a_new_disk_is_one_member() -> None:
+    """It has no seat to give up: with its name the old identity is gone in one entry, and what was open on it is lost,
+    not open for a minute more, nor its ticks recorded twice from then on."""
+    world = grown(17)
+    machine = world.add({"at": "3"}, eligible=False)
+    machine.start()
+    voters_are(world, 3)
+    world.run_for(2)
+    world.lasts_us = 3600 * SECOND_US
+    uid = put(world, "long", "@manually", tags={"at": "3"}, timeout_us=7200 * SECOND_US)
+    run_now(world, "long")
+    assert world.run_until(lambda: bool(machine.processes), 3)
+    world.run_for(1)
+    machine.crash()
+    machine.wipe()
+    machine.processes.clear()
+    machine.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(machine.node_id) is not None, 40), world.describe()
+    assert [one.name for one in led(world).agent.state.members.values()].count(machine.name) == 1
+    assert len(led(world).agent.state.members) == 4
+    world.run_for(1)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)] == [(Status.LOST, "its agent was removed")]
+    at_end(world)
 
 
 def test_a_follower_far_behind_gets_a_snapshot() -> None:

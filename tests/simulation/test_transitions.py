@@ -158,6 +158,8 @@ STORIES: tuple[Callable[[], None], ...] = (
     scripts.test_a_late_result_turns_lost_into_the_truth,
     scripts.test_a_member_that_leaves_gives_up_its_seat_first,
     scripts.test_a_machine_with_a_new_disk_takes_its_old_name_and_then_its_seat,
+    scripts.test_a_worker_with_a_new_disk_is_one_member,
+    scripts.test_a_voter_that_wants_no_vote_gives_up_its_seat_first,
     scripts.test_a_process_that_ran_across_a_recovery_is_recorded_as_lost_and_then_as_it_was,
     scripts.test_a_worker_follows_a_recovery,
     every_ending_story,

@@ -8,12 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from meshcron import entries
+from meshcron.core.catalog_members import standing
 from meshcron.core.fold import DecideAgain
 from meshcron.core.state import State
 from meshcron.errors import Conflict, NotFound
 from meshcron.model import SECOND_US
 from tests.unit.core.book import Book
-from tests.unit.core.disk import CLUSTER, TOKEN, member, second
+from tests.unit.core.disk import CLUSTER, NODE, TOKEN, member, second
 
 
 @pytest.fixture
@@ -68,13 +69,36 @@ def test_a_node_id_never_changes_its_key_or_number(book: Book, change: dict[str,
 
 
 def test_a_name_is_taken_over_from_a_silent_member_only(book: Book) -> None:
-    """The leader says whom it saw silent; the old one stays under another name (PROTOCOL 1)."""
-    book.apply(entries.MemberPut(member(2)))
+    """The leader says whom it saw silent: that one is gone with it, and what was open on it is lost (PROTOCOL 1)."""
+    token = replace(TOKEN, id="local2", name="local 2", node_id=member(2).node_id)
+    book.apply(entries.MemberPut(member(2), (token,)))
+    book.put()
+    book.launch(1, targets=(1, 2))
     newcomer = replace(member(3), name="agent2")
     assert isinstance(book.apply(entries.MemberPut(newcomer)).outcome, Conflict)
     assert isinstance(book.apply(entries.MemberPut(newcomer, replaces=1)).outcome, Conflict)
-    book.apply(entries.MemberPut(newcomer, replaces=2))
+    book.apply(entries.MemberPut(newcomer, replaces=2, cluster_us=second(40)))
+    assert {one.number: one.node_id for one in book.state.members.values()} == {1: NODE, 3: member(3).node_id}
+    assert [one.id for one in book.state.tokens()] == ["t1"]
+    assert sorted(book.records) == [(1, "armed", ""), (1, "lost", "its agent was removed")]
+
+
+def test_a_voter_that_loses_its_name_keeps_its_seat_until_another_one_has_it(book: Book) -> None:
+    """Its copies are counted on (PROTOCOL 2); once they are not it is on its way out, however alive."""
+    book.apply(entries.MemberPut(member(2)))
+    book.apply(entries.Roster((NODE, member(2).node_id)))
+    book.apply(entries.MemberPut(replace(member(3), name="agent2"), replaces=2, cluster_us=second(40)))
     assert {one.number: one.name for one in book.state.members.values()} == {1: "agent1", 2: "agent2~2", 3: "agent2"}
+    assert standing(book.state.members[2]) == "voter"
+    book.apply(entries.Roster((NODE, member(2).node_id, member(3).node_id)))
+    book.apply(entries.Roster((NODE, member(3).node_id)))
+    assert {number: standing(one) for number, one in book.state.members.items()} == {
+        1: "voter",
+        2: "leaving",
+        3: "voter",
+    }
+    book.apply(entries.MemberRemove(2, second(50)))
+    assert list(book.state.members) == [1, 3]
 
 
 def test_a_member_that_leaves_takes_its_token_and_its_runs_along(book: Book) -> None:
