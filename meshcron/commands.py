@@ -72,8 +72,8 @@ class RevokeToken(Struct, frozen=True, tag="revoke_token"):
 
 
 class RemoveMember(Struct, frozen=True, tag="remove_member"):
-    """A member leaves for good, or is removed: a voter's seat is given to another one first, what is open on it is
-    lost. Answered once that has begun; it is over when the member is gone from the list."""
+    """A member leaves for good, or is removed: a voter's seat is given to another one first, and what is open on
+    it may end within ten minutes. Answered once that has begun; it is over when the member is gone from the list."""
 
     name: str
     actor: str = ""

@@ -80,7 +80,8 @@ def why_not_ready(client: Client) -> str:
 def members(client: Client, screen: Screen, ctx: click.Context) -> None:
     """List the agents of the cluster.
 
-    `members rm NAME` takes one out for good: its seat as a voter goes to another agent, what is open on it is lost.
+    `members rm NAME` takes one out for good: its seat as a voter goes to another agent, and what runs there may end
+    within 10 minutes.
     """
     if ctx.invoked_subcommand is None:
         _list(client, screen)

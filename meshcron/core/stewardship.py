@@ -30,6 +30,10 @@ ADMIT_US = 2 * SECOND_US
 ADMITS_WAITING_MAX = 64
 """Newcomers remembered while another one is being admitted; the rest knock again."""
 
+DRAIN_US = 600 * SECOND_US
+"""A member that leaves is waited for so long to end what is open on it: an operator who takes a machine out means to
+wait for minutes, as for the seat of a dead voter, not for a command that never ends."""
+
 HAND_OVER_STABLE_US = 30 * SECOND_US
 """A voter of higher priority is made way for once it has been heard for so long (PROTOCOL 4)."""
 
@@ -59,6 +63,8 @@ class Stewardship:
         self._to_admit: dict[str, Admit] = {}
         """Who knocked meanwhile."""
         self._newcomers: dict[str, Profile] = {}
+        self._draining: dict[str, int] = {}
+        """Members that leave and have something open: until when they are waited for."""
         self._reshaping = False
         """A Roster or HandOver entry of ours is on its way."""
         self._restating = False
@@ -146,8 +152,8 @@ class Stewardship:
             self._ledger.propose(entries.HandOver(better, self._clock.cluster_us(turn.now)), turn)
 
     def _let_leave(self, members: dict[int, Member], health: dict[str, Health], turn: Turn) -> bool:
-        """Members on their way out: the leader hands over to one that stays, who has no vote (any more) is removed. A
-        leader that wants no vote hands over, too."""
+        """Members on their way out: the leader hands over to one that stays, who has no vote (any more) is removed once
+        what is open on it has ended. A leader that wants no vote hands over, too."""
         for number, member in sorted(members.items()):
             if member.node_id == self._settings.node_id:
                 stay = {one.node_id for one in members.values() if not one.leaving}
@@ -155,10 +161,20 @@ class Stewardship:
                 if (member.leaving or not member.eligible) and (heir := self._ledger.heir(able)):
                     self._ledger.hand_over(heir, turn)
                     return True
-            elif member.leaving and not member.voter:
+            elif member.leaving and not member.voter and self._is_drained(member, turn):
                 self._ledger.propose(entries.MemberRemove(number, self._clock.cluster_us(turn.now)), turn)
                 return True
         return False
+
+    def _is_drained(self, member: Member, turn: Turn) -> bool:
+        """Whether nothing is open on a member that gets no new runs, or on its way to be, or it is in vain to wait."""
+        node_id, now_us = member.node_id, turn.now.boot_us
+        if node_id in self._membership.failed or now_us >= self._draining.setdefault(node_id, now_us + DRAIN_US):
+            return True
+        waiting = (one for one in self._ledger.waiting_entries() if isinstance(one, entries.Intents))
+        if any(member.number in item.targets for one in waiting for item in one.items):
+            return False
+        return all(one.node_id != node_id for one in self._state.open.values())
 
     def _health(self, turn: Turn) -> dict[str, Health]:
         now_us, own = turn.now.boot_us, self._settings.node_id

@@ -1399,24 +1399,62 @@ def test_a_new_member_runs_what_matches_it_before_its_first_beat() -> None:
 
 
 def test_a_member_that_leaves_gives_up_its_seat_first() -> None:
-    """Its place is taken by a learner, then it is removed; what was open on it is lost, and nobody hears it."""
+    """Its place is taken by a learner; it gets no new run, ends the one that it has, and is removed then."""
     world = grown(25, 4)
+    leader = led(world)
+    leaving, uid = one_that_leaves(world, lasts_s=30)
+    assert world.run_until(lambda: leaving.node_id not in leader.agent.ledger.voters, 10), world.describe()
+    world.run_for(5)
+    assert leader.agent.state.member_of(leaving.node_id) is not None, "what is open on it has not ended"
+    run_now(world, "long")
+    world.run_for(1)
+    assert [one.reason for one in runs_of(world, uid) if one.status is Status.SKIPPED] == ["no agent matches its tags"]
+    assert world.run_until(lambda: leader.agent.state.member_of(leaving.node_id) is None, 30), world.describe()
+    world.run_for(2)
+    assert len(leader.agent.ledger.voters) == 3
+    assert [one.status for one in runs_of(world, uid)] == [Status.SUCCESS, Status.SKIPPED]
+    single_steps(world)
+    leaving.crash()
+    at_end(world, restart=False)
+
+
+def one_that_leaves(world: Cluster, lasts_s: int) -> tuple[Host, int]:
+    """A voter that runs a command of so many seconds is asked to go, and the uid of that job."""
     leader = led(world)
     voters = leader.agent.ledger.voters
     leaving = next(host for host in world.hosts if host is not leader and host.node_id in voters)
-    world.lasts_us = 60 * SECOND_US
-    uid = put(world, "long", "@every 1h", tags={"at": str(leaving.number)})
+    uid = put(world, "long", "@every 1h", tags={"at": str(leaving.number)}, timeout_us=7200 * SECOND_US)
     put(world, "tick", tags={"role": "web:1"})
+    world.lasts_us = lasts_s * SECOND_US
     run_now(world, "long")
-    world.run_for(1)
+    assert world.run_until(lambda: bool(leaving.processes), 3)
+    world.lasts_us = 2_000
     ask(world, commands.RemoveMember(leaving.name))
-    assert world.run_until(lambda: leader.agent.state.member_of(leaving.node_id) is None, 20), world.describe()
-    world.run_for(2)
-    assert len(leader.agent.ledger.voters) == 3
-    assert leaving.node_id not in leader.agent.ledger.voters
-    assert [one.status for one in runs_of(world, uid)] == [Status.LOST]
-    single_steps(world)
+    return leaving, uid
+
+
+def test_a_member_that_leaves_is_not_waited_for_without_end() -> None:
+    """Its command runs for an hour: after ten minutes it is removed, and the run counts as lost."""
+    with changed("meshcron.core.stewardship.DRAIN_US", 20 * SECOND_US):
+        world = grown(25, 4)
+        leaving, uid = one_that_leaves(world, lasts_s=3600)
+        world.run_for(18)
+        assert led(world).agent.state.member_of(leaving.node_id) is not None
+        world.run_for(10)
+        assert led(world).agent.state.member_of(leaving.node_id) is None
+        assert [(one.status, one.reason) for one in runs_of(world, uid)] == [(Status.LOST, "its agent was removed")]
+        leaving.crash()
+        at_end(world, restart=False)
+
+
+def test_a_dead_member_that_is_sent_away_is_removed_at_once() -> None:
+    """Nobody can say what became of what is open on it: that is lost."""
+    world = grown(25, 4)
+    leaving, uid = one_that_leaves(world, lasts_s=3600)
     leaving.crash()
+    assert world.run_until(lambda: led(world).agent.state.member_of(leaving.node_id) is None, 20), world.describe()
+    world.run_for(1)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)] == [(Status.LOST, "its agent was removed")]
     at_end(world, restart=False)
 
 
