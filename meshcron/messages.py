@@ -234,6 +234,8 @@ class MemberInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     voter: bool
     priority: int = 100
     eligible: bool = True
+    leaving: bool = False
+    """It was asked to go."""
     endpoint: Endpoint | None = None
     """None where the sender has not heard it in this session."""
 

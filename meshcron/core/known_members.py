@@ -80,6 +80,7 @@ class KnownMembers:
                 voter=member.voter,
                 priority=member.priority,
                 eligible=member.eligible,
+                leaving=member.leaving,
             )
             for _, member in sorted(self._state.members.items())
         ]
@@ -183,18 +184,21 @@ class KnownMembers:
         self._endpoint_changes += 1
 
     def connect(self, generation: int, leader: str, turn: Turn) -> None:
-        """Tell the shell whom to let in and whom to dial, whenever that changes."""
+        """Tell the shell whom to let in and whom to dial, whenever that changes. Whoever holds the log is asked who the
+        members are, and how they do: it hears everyone, as a voter does."""
         cluster = self.cluster
         if not cluster or (not self._settings.public_key and len(self.roster()) < 2):
             return
         members = self.roster()
-        basis = cluster, generation, members, leader
+        basis = cluster, generation, members, leader, self.holds_log
         if basis == self._connect_basis:
             return
         self._connect_basis = basis
-        dial = to_hear(self._settings.node_id, members, leader)
+        own = self._settings.node_id
+        everyone = frozenset(one.node_id for one in members)
+        dial = everyone - {own} if self.holds_log else to_hear(own, members, leader)
         wanted = Connect(cluster, generation, members, dial)
         if wanted != self._connected:
             self._connected = wanted
-            self._membership.forget_others(frozenset(one.node_id for one in members))
+            self._membership.forget_others(everyone)
             turn.at_once(wanted)

@@ -16,8 +16,9 @@ from meshcron.model import SECOND_US, Execution, Instant, Status
 from meshcron.service import AgentView, Explained, MemberView
 
 ALIVE = 1
+LEAVING = 2
 FAILED = 4
-"""Serf's numbers for a member that is heard, and for one that is not."""
+"""Serf's numbers for a member that is heard, for one that was asked to go, and for one that is not heard."""
 
 WAITING_US = SECOND_US
 """So long after its time an execution may be starting, and the record of that be on its way to the disk."""
@@ -94,7 +95,8 @@ class Standing:
         own = member.node_id == facts.node_id
         beat = agent.membership.beat_of(member.node_id)
         endpoint = member.endpoint
-        failed = not own and (member.node_id in agent.membership.failed or beat is None)
+        unheard = beat is None and agent.holds_log  # any other one hears few, and takes the leader's word
+        failed = not own and (member.node_id in agent.membership.failed or unheard)
         return MemberView(
             node_id=member.node_id,
             name=member.name,
@@ -102,7 +104,7 @@ class Standing:
             port=agent.endpoint.mesh_port if own else endpoint.mesh_port if endpoint else 0,
             tags=agent.tags if own else beat.profile.tags if beat else {},
             facts=facts.machine if own else beat.profile.facts if beat else {},
-            status=FAILED if failed else ALIVE,
+            status=FAILED if failed else LEAVING if member.leaving else ALIVE,
             voter=member.voter,
             leader=member.node_id == agent.leader,
             version=__version__ if own else beat.profile.version if beat else "",

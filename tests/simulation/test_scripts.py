@@ -19,6 +19,7 @@ from meshcron.core.events import KnockAnswered, Proposed
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.errors import Conflict
 from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
+from meshcron.runtime.standing import ALIVE, Facts, Standing
 
 START_BY_S = 125.0
 """Longer than an order may be accepted: then what is armed at a machine that is gone is over."""
@@ -2146,4 +2147,25 @@ def test_in_a_large_cluster_nobody_knocks_where_others_listen() -> None:
     worker.start()
     heard = world.run_until(lambda: led(world).agent.is_heard(worker.node_id, led(world).now()), 10)
     assert heard, "it has new ports, and is heard again"
+    at_end(world)
+
+
+def test_in_a_large_cluster_every_agent_shows_the_members_as_they_are() -> None:
+    """Whoever holds the log answers who they are, and hears everyone; a learner heard its neighbours and the voters,
+    and called all others failed. A member without the log lets the leader answer, and counts in its metrics whom the
+    leader calls failed: it hears as few as before."""
+    world = grown(3, 13)
+    worker = next(host for host in world.hosts if not host.agent.holds_log)
+    worker.crash()
+    world.run_for(5)
+    living = [host for host in world.hosts if host is not worker]
+    assert sum(host.agent.holds_log for host in living) == 5 + 3
+    for host in living:
+        facts = Facts(
+            node_id=host.node_id, name=host.name, fingerprint="", slots=8, machine={}, started_wall_us=0, warnings=()
+        )
+        shown = {one.name: one for one in Standing(host.agent, facts, host.now).member_views()}
+        assert {name for name, one in shown.items() if one.status != ALIVE} == {worker.name}
+        tagged = sum(bool(shown[one.name].tags) for one in living)
+        assert tagged == len(living) if host.agent.holds_log else tagged < len(living)
     at_end(world)

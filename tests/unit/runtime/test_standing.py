@@ -11,7 +11,7 @@ from meshcron.core import events
 from meshcron.errors import InvalidSchedule
 from meshcron.messages import Admit, Endpoint, Fence, Heartbeat, Profile, Stop
 from meshcron.model import SECOND_US, Job
-from meshcron.runtime.standing import ALIVE, FAILED, Facts, Standing, machine_facts
+from meshcron.runtime.standing import ALIVE, FAILED, LEAVING, Facts, Standing, machine_facts
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, second
 from tests.unit.core.lab import Lab
 
@@ -112,6 +112,10 @@ def test_another_member_is_shown_as_it_was_last_heard() -> None:
     assert (heard.status, heard.tags, heard.facts) == (ALIVE, other.tags, other.facts)
     assert (heard.running, heard.address, heard.port, heard.version) == (3, "192.0.2.2", 8947, "9.9")
     assert (heard.clock_skew_ms, heard.leader, heard.voter) == (1, False, False)
+    lab.put(schedule="@manually", tags={"role": "db"})
+    lab.run()
+    lab.ask(commands.RemoveMember("another"))
+    assert standing(lab).member_views()[0].status == LEAVING
 
 
 def test_another_address_is_told_as_it_is() -> None:
