@@ -16,8 +16,10 @@ from world import unaccounted_ticks  # type: ignore[import-not-found]
 from meshcron import commands, entries, messages
 from meshcron.core import effects
 from meshcron.core.events import KnockAnswered, Proposed
+from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
-from meshcron.errors import Conflict
+from meshcron.core.turn import Turn
+from meshcron.errors import Conflict, UnknownJob
 from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
 from meshcron.runtime.standing import ALIVE, Facts, Standing
 
@@ -527,6 +529,24 @@ def test_an_order_of_an_old_leader_is_stale() -> None:
     at_end(world)
 
 
+def test_an_order_that_another_one_overtakes_is_obeyed() -> None:
+    """It was decided first and comes second, under the same leader: which of two executions was decided earlier says
+    nothing about whether an order is old."""
+    world = grown(11)
+    target = follower(world)
+    first, _ = (put(world, name, "@every 1h", tags={"at": str(target.number)}) for name in ("first", "second"))
+    world.hold = lambda _source, _to, message: isinstance(message, messages.Run) and message.orders[0].uid == first
+    run_now(world, "first")
+    run_now(world, "second")
+    assert world.hung
+    assert len(world.starts) == 1
+    world.hold = None
+    world.release()
+    world.run_for(0.5)
+    assert len(world.starts) == 2, "an order of the living leader is refused, for one about another execution"
+    at_end(world)
+
+
 def test_an_agent_and_its_leader_crash_while_a_process_runs() -> None:
     """The next leader orders it again, the next session of the agent knows: it runs once, and is adopted."""
     world = grown(46)
@@ -560,6 +580,64 @@ def test_two_people_run_a_job_in_the_same_instant() -> None:
     assert isinstance(second, Conflict)
     assert len(world.starts) == 1
     at_end(world)
+
+
+def test_a_job_that_is_deleted_before_it_is_run_is_not_run() -> None:
+    """Both stand in the log before either is applied. A process of it still runs, so that it is not forgotten yet."""
+    world = grown(48)
+    uid = put(world, "gone", "@every 1h", tags={"role": "web:1"})
+    world.lasts_us = 5 * SECOND_US
+    run_now(world, "gone")
+    world.run_for(1)
+    world.deletable.add("gone")
+    deleted, late = world.ask(commands.DeleteJob("gone")), world.ask(commands.RunJob("gone"))
+    world.run_for(2)
+    assert isinstance(world.answers[deleted], commands.JobAnswer)
+    assert led(world).agent.state.hidden.keys() == {uid}
+    assert len(world.starts) == 1, "a deleted job runs"
+    assert isinstance(world.answers[late], UnknownJob)
+    at_end(world)
+
+
+def test_a_job_that_is_edited_before_it_is_run_runs_as_edited() -> None:
+    """Both stand in the log before either is applied: the run was decided for the definition that goes, and is decided
+    anew. A process still runs by that one, so that it is kept."""
+    world = grown(49)
+    uid = put(world, "edited", "@every 1h", tags={"role": "web:1"})
+    world.lasts_us = 5 * SECOND_US
+    run_now(world, "edited")
+    world.run_for(1)
+    world.ask(commands.PutJob(Job(name="edited", schedule="@every 1h", command="false", tags={"role": "web:1"})))
+    call = world.ask(commands.RunJob("edited"))
+    world.run_for(2)
+    answer = world.answers[call]
+    assert isinstance(answer, commands.JobAnswer), answer
+    (run,) = [one for one in runs_of(world, uid) if one.run_id == answer.run_id]
+    assert run.revision == led(world).agent.state.jobs[uid].revision > uid, "it runs as it was before the edit"
+    at_end(world)
+
+
+def test_a_tick_that_is_decided_twice_runs_once() -> None:
+    """A leader that forgets what it has in the log: an entry comes again when its tick has long run."""
+    world = grown(50)
+    propose = Ledger.propose
+    decided: list[entries.Intents] = []
+
+    def again(ledger: Ledger, entry: entries.Entry, turn: Turn) -> int:
+        index = propose(ledger, entry, turn)
+        if isinstance(entry, entries.Intents):
+            decided.append(entry)
+            if len(decided) == 5:
+                propose(ledger, decided[0], turn)
+        return index
+
+    with changed("meshcron.core.ledger.Ledger.propose", again):
+        uid = put(world, "tick", tags={"role": "web:1"}, concurrency="allow")
+        world.run_for(6)
+        at_end(world)
+    assert len(decided) > 5
+    assert len(runs_of(world, uid)) > 5
+    assert set(world.starts.values()) == {1}
 
 
 def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
@@ -673,7 +751,7 @@ def test_a_cut_between_two_of_three_changes_no_term(middle_leads: bool) -> None:
     term = leader.agent.ledger.term
     world.run_for(30)
     assert leader.agent.leading
-    assert max(host.agent.ledger.term for host in world.hosts) == term, world.describe()
+    assert max(host.agent.ledger.term for host in world.hosts) == term, f"terms rise\n{world.describe()}"
     world.heal()
     world.run_for(3)
     assert leader.agent.leading
@@ -703,7 +781,7 @@ def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None
     world.run_for(5)
     assert led(world) is not old
     world.run_for(6)
-    assert not said
+    assert not said, "it speaks as leader of its old term"
     assert not old.paused_until_us
     at_end(world)
 
@@ -754,7 +832,7 @@ def test_a_leader_cut_off_says_so_at_once() -> None:
     world.run_for(0.7)
     old.give(Proposed("write", commands.SetPaused(paused=True)))
     world.run_for(0.1)
-    assert "write" in world.answers
+    assert "write" in world.answers, "a write waits at a leader without a lease"
     assert not old.agent.leading
     at_end(world)
 
@@ -829,7 +907,7 @@ def test_a_follower_far_behind_gets_a_snapshot() -> None:
         world.run_for(3)
         assert sent == [lagging.node_id]
         ours, theirs = led(world).agent.state, lagging.agent.state
-        assert theirs.applied[0] >= ours.applied[0] - 3
+        assert theirs.applied[0] >= ours.applied[0] - 3, "the follower gets nothing after its snapshot"
         lagging.crash()
         lagging.start()
         at_end(world)
@@ -889,7 +967,7 @@ def test_a_snapshot_that_comes_late_takes_nothing_back() -> None:
     world.run_for(0.0015)
     last = follows.agent.ledger.last_index
     world.run_for(0.1)
-    assert follows.agent.ledger.last_index >= last
+    assert follows.agent.ledger.last_index >= last, "acknowledged entries are thrown away"
     assert world.answers["pause-False"] is False
     leader.crash()
     at_end(world)
@@ -1082,7 +1160,7 @@ def test_a_copy_that_hears_the_orders_obeys_none() -> None:
     world.tap = tap
     world.run_for(5)
     assert heard, "it heard no order"
-    assert {ack.state for ack in heard} == {"not_now"}
+    assert {ack.state for ack in heard} == {"not_now"}, "the copy takes orders that are not for it"
     assert len(world.starts) > before
     copied.crash()
     world.hosts.remove(copied)
@@ -1696,7 +1774,7 @@ def test_a_worker_that_says_it_may_vote_stays_a_worker() -> None:
     uid = put(world, "there", tags={"at": "3"})
     restarted(world, worker, priority=300)
     world.run_for(15)
-    assert facts_of(world, worker) == (300, False, False)
+    assert facts_of(world, worker) == (300, False, False), "a worker may vote because it says so"
     assert worker.node_id not in led(world).agent.ledger.voters
     assert not worker.agent.holds_log
     assert worker.agent.leader == led(world).node_id
@@ -1760,7 +1838,7 @@ def test_an_agent_that_stood_still_accuses_nobody() -> None:
     world.tap = tap
     sleeper.backlog.clear()  # nothing in its sockets speaks for the others
     world.run_for(1)
-    assert not accused
+    assert not accused, "it accuses others of its own silence"
     at_end(world)
 
 
@@ -1819,7 +1897,7 @@ def test_one_voter_s_clock_an_hour_ahead_moves_nothing() -> None:
         world.run_for(3)
         wrong.wall_shift_us += 3_600 * SECOND_US
         world.run_for(10)
-        assert not world.alarms["clock_step"]
+        assert not world.alarms["clock_step"], "the time of all follows one wrong clock"
         led(world).crash()
         world.run_for(5)
         assert not world.alarms["clock_step"]
@@ -1837,8 +1915,8 @@ def test_two_clocks_that_disagree_are_not_averaged() -> None:
     world.run_for(3)
     follower(world, 0 if follower(world) is not dead else 1).wall_shift_us += 20 * SECOND_US
     world.run_for(20)
+    assert max(abs(late) for late in world.late_us.values()) < 100_000, "all ticks follow one wrong clock"
     assert world.alarms["clocks_disagree"]
-    assert max(abs(late) for late in world.late_us.values()) < 100_000
     at_end(world)
 
 
@@ -1998,7 +2076,8 @@ def test_a_survivor_goes_on_alone_and_the_dead_come_back_as_newcomers() -> None:
     said = commands_of(world, dead)
     for host in dead:
         host.start()
-    assert world.run_until(lambda: not old_ids & {host.node_id for host in dead}, 3), world.describe()
+    outlived = world.run_until(lambda: not old_ids & {host.node_id for host in dead}, 3)
+    assert outlived, f"the old generation lives on\n{world.describe()}"
     assert not said
     assert world.alarms["outlived"] == 2
     voters_are(world, 3)
@@ -2042,7 +2121,7 @@ def test_a_worker_follows_a_recovery() -> None:
     recover(left)
     assert world.run_until(lambda: worker.agent.generation == left.agent.generation, 10), world.describe()
     assert worker.node_id == node_id
-    assert worker.agent.runner.fence > fence
+    assert worker.agent.runner.fence > fence, "orders of the old generation still count"
     worker.crash()
     worker.start()  # and remembers it
     assert worker.agent.generation == left.agent.generation
@@ -2093,7 +2172,8 @@ def test_an_agent_recovered_once_leads_again_like_any_other() -> None:
     world.heal()
     assert world.run_until(lambda: left.agent.leading, 60), world.describe()
     assert left.session == session
-    assert left.agent.ledger.voters == {left.node_id, *(host.node_id for host in dead)}
+    everybody = {left.node_id, *(host.node_id for host in dead)}
+    assert left.agent.ledger.voters == everybody, "it has thrown the others out once more"
     at_end(world)
 
 

@@ -479,7 +479,7 @@ def test_a_member_s_word_makes_no_other_cluster(node_id: str, silent: bool) -> N
     for _ in range(5):
         leader.give(said)
         world.run_for(3)
-    assert (leader.agent.cluster, leader.agent.state.dissolved) == (cluster, "")
+    assert (leader.agent.cluster, leader.agent.state.dissolved) == (cluster, ""), "an unused cluster dissolves"
     assert not world.alarms["two_clusters"]
 
 
