@@ -464,9 +464,10 @@ class Runner:
 
     def check(self) -> None:
         """The runner's own invariants; raises AssertionError with what does not hold."""
-        busy = sum(seen.state in ("starting", "running") for seen in self._seen.values())
-        assert busy == self._busy, f"{busy} executions hold a slot, {self._busy} are counted"
-        assert self._busy <= max(self._slots, busy), "more processes than slots"
+        active = [seen for seen in self._seen.values() if seen.state in ("starting", "running")]
+        assert len(active) == self._busy, f"{len(active)} executions hold a slot, {self._busy} are counted"
+        ours = sum(seen.session == self._session for seen in active)  # there may be more that were adopted
+        assert ours <= self._slots, f"{ours} executions of this session in {self._slots} slots"
         for seen in self._outbox.values():
             assert seen.result is not None, f"{seen.execution_id} waits in the outbox without a result"
 

@@ -24,6 +24,7 @@ from meshcron.core.catalog_outcomes import RERUNS_MAX
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
+from meshcron.core.replication import IN_FLIGHT_MAX
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.timing import Timing
@@ -33,6 +34,13 @@ from meshcron.rows import BallotRow, Loaded, MarkRow, MetaRow, SeenRow
 
 BOOT_US = 1_000_000_000
 NEVER_US = 1 << 62
+
+WAITING_MAX = 1_000
+"""17: so many effects, groups of rows and results may wait at an agent: ten times what the worst of the first fifty
+seeds has, and soon reached by what is repeated and never taken away."""
+
+BACKLOG_MAX = 5_000
+"""17: the same for what arrives while a machine stands still."""
 
 SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 """The long times of the protocol made short, so that a seed sees them in a minute."""
@@ -81,6 +89,7 @@ class Host:
         self.tags = tags
         self.eligible = eligible
         self.priority = priority
+        self.slots = 8
         self.disk = Disk()
         self.agent: Agent | None = None
         self.build: Callable[[Settings, Loaded], Agent] = Agent
@@ -102,6 +111,8 @@ class Host:
         self.slow_disk = False
         self.hanging_disk = False
         self.processes: dict[str, Process] = {}
+        self.holding: set[str] = set()
+        """Executions that this session has started or adopted: while they run, each has a slot."""
         self.ended: dict[str, Ending] = {}
         self.connected: effects.Connect | None = None
         self.known: dict[str, Endpoint | None] = {}
@@ -131,7 +142,7 @@ class Host:
     def start(self) -> None:
         self.session += 1
         self.starts_taken += 1
-        self.durable, self.held = 0, []
+        self.durable, self.held, self.holding = 0, [], set()
         self.unwritten, self.writing = [], False
         self.connected, self.known = None, {}
         self.waking_us = NEVER_US
@@ -143,7 +154,7 @@ class Host:
             start_id=f"start{self.number}.{self.session}",
             tags=self.tags,
             facts={},
-            slots=8,
+            slots=self.slots,
             horizon_us=3 * SECOND_US,
             cluster=f"{self.world.random.getrandbits(128):032x}",
             tokens=(),
@@ -234,6 +245,7 @@ class Host:
             return
         if self.paused_until_us:
             self.backlog.append(event)
+            assert len(self.backlog) <= BACKLOG_MAX, f"17: {len(self.backlog)} events wait at {self.name}"
             return
         self.world.events += 1
         fence = self.agent.runner.fence
@@ -246,7 +258,21 @@ class Host:
             ready = [one for one in self.held if getattr(one, "after", 0) <= self.durable]
             self.held = [one for one in self.held if getattr(one, "after", 0) > self.durable]
             self.perform(ready)
+        self._check_queues()
         self.set_wake()
+
+    def _check_queues(self) -> None:
+        """17: whatever waits here is bounded."""
+        if self.agent is None:
+            return
+        outbox = len(self.agent.runner._outbox)
+        waiting = max(len(self.held), len(self.unwritten), outbox)
+        assert waiting <= WAITING_MAX, (
+            f"17: at {self.name} wait {len(self.held)} effects, {len(self.unwritten)} groups of rows, {outbox} results"
+        )
+        if self.agent.ledger.leads:
+            for one in self.agent.ledger._replication._progress.values():
+                assert len(one.in_flight) <= IN_FLIGHT_MAX, f"17: {len(one.in_flight)} appends are on their way"
 
     def set_wake(self) -> None:
         if self.agent is None or self.paused_until_us:
@@ -375,6 +401,9 @@ class Host:
         self.processes[execution_id] = Process(
             world.pids, (env or {}).get("MESHCRON_JOB", ""), (env or {}).get("MESHCRON_RUN", "")
         )
+        self.holding.add(execution_id)
+        busy = len(self.holding & self.processes.keys())
+        assert busy <= self.slots, f"17: {busy} processes of {self.name} in {self.slots} slots"
         pid = world.pids
         self.later(
             300,
@@ -404,6 +433,7 @@ class Host:
 
     def adopt(self, execution_id: str) -> None:
         if execution_id in self.processes:
+            self.holding.add(execution_id)
             pid = self.processes[execution_id].pid
             self.give(events.ProcessStarted(execution_id, pid, self.now().boot_us // 10_000, self.now().wall_us))
         elif execution_id in self.ended:

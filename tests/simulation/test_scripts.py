@@ -1885,6 +1885,28 @@ def test_an_agent_that_is_back_gets_its_orders_at_once() -> None:
     at_end(world)
 
 
+def test_an_agent_starts_no_more_than_it_has_slots() -> None:
+    """Each process runs for longer than the next tick takes to come. The rest waits for a slot, in its order; an agent
+    that starts anew counts those that it finds running."""
+    world = Cluster(66)
+    host = world.add()
+    host.slots = 2
+    host.start()
+    voters_are(world, 1)
+    world.lasts_us = 5 * SECOND_US
+    uid = put(world, "tick", concurrency="allow")
+    world.run_for(8)
+    assert len(host.processes) == 2
+    host.crash()
+    host.start()
+    world.run_for(12)
+    assert len(host.processes) == 2
+    statuses = [one.status for one in runs_of(world, uid)]
+    assert statuses[:4] == [Status.SUCCESS] * 4
+    assert Status.ARMED in statuses
+    assert max(world.starts.values()) == 1
+
+
 # clocks
 
 
