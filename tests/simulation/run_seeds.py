@@ -1,4 +1,4 @@
-"""Runs many seeds of test_cluster_seeds.py on all processors (scripts/seeds): progress, what failed, a summary."""
+"""Runs many seeds on all processors (scripts/seeds): progress, what failed, a summary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -17,9 +19,12 @@ CHUNK = 10
 """Seeds in one go of a process: a few seconds, so that progress shows soon."""
 
 
-def run_some(first: int, count: int) -> tuple[list[tuple[int, str]], int]:
-    """The failures among some seeds with their first line, and how many events all of them handled."""
-    from test_cluster_seeds import keeps_its_promise  # type: ignore[import-not-found]
+def run_some(first: int, count: int, *, alone: bool, whole: bool) -> tuple[list[tuple[int, str]], int]:
+    """The failures among some seeds with their first line or as a `whole`, and how many events all of them handled."""
+    if alone:
+        from test_seeds import keeps_its_promise  # type: ignore[import-not-found]
+    else:
+        from test_cluster_seeds import keeps_its_promise  # type: ignore[import-not-found]
 
     failed: list[tuple[int, str]] = []
     events = 0
@@ -27,25 +32,29 @@ def run_some(first: int, count: int) -> tuple[list[tuple[int, str]], int]:
         try:
             events += keeps_its_promise(seed).events
         except Exception as failure:  # noqa: BLE001 - whatever a seed dies of is its result
-            failed.append((seed, f"{type(failure).__name__}: {failure}".splitlines()[0]))
+            line = f"{type(failure).__name__}: {failure}".splitlines()[0]
+            failed.append((seed, traceback.format_exc() if whole else line))
     return failed, events
 
 
 def main() -> int:
     """0 when every seed ran clean, else 1."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("count", type=int)
     parser.add_argument("first", type=int)
     wanted = parser.parse_args()
     processes = len(os.sched_getaffinity(0))
+    alone = ["--alone"] if wanted.alone else []
     print(f"{wanted.count} seeds from {wanted.first} on, {processes} at a time", flush=True)
     began = shown = time.monotonic()
     done = events = 0
     failed: list[tuple[int, str]] = []
     end = wanted.first + wanted.count
+    some = partial(run_some, alone=wanted.alone, whole=wanted.count == 1)
     with ProcessPoolExecutor(processes) as pool:
         work = {
-            pool.submit(run_some, first, min(CHUNK, end - first)): min(CHUNK, end - first)
+            pool.submit(some, first, min(CHUNK, end - first)): min(CHUNK, end - first)
             for first in range(wanted.first, end, CHUNK)
         }
         for one in as_completed(work):
@@ -58,7 +67,7 @@ def main() -> int:
                 shown = time.monotonic()
                 print(f"{done} of {wanted.count}, {len(failed)} failed, {shown - began:.0f} s", flush=True)
     if failed:
-        print(f"replay: scripts/seeds 1 {min(failed)[0]}")
+        print(f"replay: {' '.join(['scripts/seeds', *alone, '1', str(min(failed)[0])])}")
     took = time.monotonic() - began
     print(f"{done} seeds, {len(failed)} failed, {events:,} events, {took:.0f} s")
     return 1 if failed else 0

@@ -14,6 +14,7 @@ import pytest
 from cluster import Cluster  # type: ignore[import-not-found] # conftest.py adds this folder
 from faults import POLICIES, Faults, some_jobs  # type: ignore[import-not-found]
 from invariants import check_all  # type: ignore[import-not-found]
+from replay import replayed  # type: ignore[import-not-found]
 
 from meshcron import commands
 from meshcron.core.timing import LAN, SLOW, Timing
@@ -222,8 +223,12 @@ def keeps_its_promise(seed: int) -> Cluster:
 def test_a_cluster_keeps_its_promise(first: int) -> None:
     """Whatever the seed does, each tick has one record a target and no execution starts twice."""
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
-        try:
+        with replayed(seed, f"scripts/seeds 1 {seed}"):
             keeps_its_promise(seed)
-        except AssertionError as failure:
-            replay = f"scripts/seeds 1 {seed}"
-            raise AssertionError(f"seed {seed}: {failure}\nreplay: {replay}") from failure
+
+
+def test_whatever_a_seed_dies_of_its_replay_is_told() -> None:
+    """Not only what an assertion finds."""
+    with pytest.raises(AssertionError) as failure, replayed(7, "scripts/seeds 1 7"):
+        raise KeyError("no such member")
+    assert str(failure.value) == "seed 7: KeyError: 'no such member'\nreplay: scripts/seeds 1 7"

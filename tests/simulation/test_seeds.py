@@ -6,7 +6,8 @@ import os
 
 import msgspec
 import pytest
-from world import World, unaccounted_ticks  # type: ignore[import-not-found] # conftest.py adds this folder
+from replay import replayed  # type: ignore[import-not-found] # conftest.py adds this folder
+from world import World, unaccounted_ticks  # type: ignore[import-not-found]
 
 from meshcron import commands
 from meshcron.core.state import State
@@ -85,12 +86,15 @@ def check(world: World) -> None:
     assert set(loaded.open) == set(world.agent.state.open)
 
 
+def keeps_its_promise(seed: int) -> World:
+    """The whole of one seed; raises AssertionError with what does not hold."""
+    check(world := live_through(seed))
+    return world
+
+
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, BATCH))
 def test_no_tick_disappears_and_none_is_doubled(first: int) -> None:
     """Whatever the seed does, each tick has one record and no execution starts twice."""
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
-        try:
-            check(live_through(seed))
-        except AssertionError as failure:
-            replay = f"MESHCRON_FIRST_SEED={seed} MESHCRON_SEEDS=1 scripts/test tests/simulation"
-            raise AssertionError(f"seed {seed}: {failure}\nreplay: {replay}") from failure
+        with replayed(seed, f"scripts/seeds --alone 1 {seed}"):
+            keeps_its_promise(seed)
