@@ -27,11 +27,15 @@ SETTLE_US = 2 * SECOND_US
 """A tick so young may still be on its way to its record."""
 
 SETTLE_SECONDS = 20.0
-"""How long `checked` waits for the records of older ones."""
+"""How long `checked` waits for the records of older ones, where nobody says otherwise."""
 
 OPEN = frozenset({"armed", "waiting", "running"})
-MAY_HAVE_STARTED = frozenset({"success", "failed", "timeout", "killed", "lost", "running"})
-MUST_HAVE_STARTED = MAY_HAVE_STARTED - {"lost"}
+MAY_HAVE_STARTED = OPEN | {"success", "failed", "timeout", "killed", "lost"}
+
+NOBODY_THERE = ("agent down", "missed: ")
+"""How the reason begins when a target was away at the tick; and when all were, for longer than it may be late."""
+
+FOR_GOOD_US = sys.maxsize
 
 COMMAND = 'echo "$MESHCRON_JOB $MESHCRON_SCHEDULED_AT $MESHCRON_AGENT $MESHCRON_ATTEMPT $(date +%s%N)" >>{file}'
 """What a job that is to be checked runs; the line is short enough to be appended in one piece."""
@@ -64,7 +68,15 @@ class Down(NamedTuple):
 
     agent: str
     from_us: int = 0
-    to_us: int = sys.maxsize
+    to_us: int = FOR_GOOD_US
+
+    def explains(self, record: Record) -> bool:
+        """Whether it was away then."""
+        return self.agent == record.agent and self.from_us <= record.tick_us <= self.to_us
+
+    def leaves_open(self, record: Record) -> bool:
+        """Whether nobody is there who could end it: one that is back tells of all that it was given."""
+        return self.to_us == FOR_GOOD_US and record.status in OPEN and self.explains(record)
 
 
 class Job(NamedTuple):
@@ -115,23 +127,30 @@ class Findings:
 def check(
     job: Job, starts: Iterable[Start], records: Iterable[Record], down: Collection[Down], until_us: int
 ) -> Findings:
-    """Every tick from the job's first one up to `until_us`: has each target one record, and each record its start?
+    """Every tick from the job's first one up to `until_us`: has each target one record, each record its start, and was
+    it a success? The records are those of a settled story: one that is open has been given its time.
 
-    What is `down` may have left ticks `lost`, `skipped: agent down`, or open; then a missing start is accounted for,
-    and nobody minds a late one. Everything else is not, and neither is any second start.
+    What is `down` may have left ticks `lost`, `skipped` for that reason where nothing started, or open where it never
+    came back; that is accounted for, and nobody minds a late start. Everything else is not, nor is any second start.
     """
     found = Findings()
-    told = _by_tick(record for record in records if record.job == job.name)
+    told = _by_tick(each for record in records if record.job == job.name for each in _of_each(job, record))
     begun = _by_tick(start for start in starts if start.job == job.name)
     first_us = min([*told, *begun], default=until_us)
     for tick_us in range(first_us, until_us, SECOND_US):
         found.ticks += 1
         _check_targets(job, tick_us, told[tick_us], found)
-        away = {one.agent for one in down if one.from_us <= tick_us <= one.to_us}
-        _match(tick_us, begun[tick_us], told[tick_us], away, found)
+        _match(tick_us, begun[tick_us], told[tick_us], down, found)
     if not found.ticks:
         found.missing.append(f"{job.name}: not a single tick")
     return found
+
+
+def _of_each(job: Job, record: Record) -> list[Record]:
+    """What is said of the run as a whole, said of each of its targets, where it is known which they are."""
+    if record.agent or isinstance(job.targets, int):
+        return [record]
+    return [record._replace(agent=one) for one in sorted(job.targets)]
 
 
 def _by_tick(things: Iterable[Any]) -> defaultdict[int, list[Any]]:
@@ -156,7 +175,7 @@ def _check_targets(job: Job, tick_us: int, records: Sequence[Record], found: Fin
 
 
 def _match(
-    tick_us: int, starts: Sequence[Start], records: Sequence[Record], away: Collection[str], found: Findings
+    tick_us: int, starts: Sequence[Start], records: Sequence[Record], down: Collection[Down], found: Findings
 ) -> None:
     """Starts and records of one tick, one to one."""
     left = defaultdict(list)
@@ -164,14 +183,15 @@ def _match(
         left[start.agent, start.attempt].append(start)
     for record in records:
         where = f"{record.job} {_clock(tick_us)} on {record.agent}"
+        away = [one for one in down if one.explains(record)]
         started = left.pop((record.agent, record.attempt), [])
         if len(started) > 1:
             found.doubled.append(f"{where}: started {len(started)} times")
-        if started and record.status not in MAY_HAVE_STARTED | OPEN:
+        if started and record.status not in MAY_HAVE_STARTED:
             found.doubled.append(f"{where}: started, but recorded as {record.status}: {record.reason}")
-        if not started:
-            _account(where, record, away, found)
-        elif record.attempt <= 1 and record.agent not in away:
+        elif not started or record.status != "success":
+            _account(where, record, bool(started), away, found)
+        if started and record.attempt <= 1 and not away:
             late_us = started[0].start_us - tick_us
             found.worst_us = max(found.worst_us, late_us)
             if late_us > LATE_US:
@@ -180,12 +200,16 @@ def _match(
         found.doubled.append(f"{start.job} {_clock(tick_us)} on {start.agent}: started without a record")
 
 
-def _account(where: str, record: Record, away: Collection[str], found: Findings) -> None:
-    """A record without a start."""
-    excused = record.agent in away and (
-        record.status in OPEN | {"lost"} or (record.status == "skipped" and record.reason == "agent down")
+def _account(where: str, record: Record, started: bool, away: Collection[Down], found: Findings) -> None:
+    """A record without a start, or one that never became a success."""
+    excused = any(
+        one.leaves_open(record)
+        or record.status == "lost"
+        or (not started and record.status == "skipped" and record.reason.startswith(NOBODY_THERE))
+        for one in away
     )
-    said = f"{where}: no start, recorded as {record.status}{': ' if record.reason else ''}{record.reason}"
+    what = f"{record.status}{': ' if record.reason else ''}{record.reason}"
+    said = f"{where}: {'started' if started else 'no start'}, recorded as {what}"
     (found.excused if excused else found.missing).append(said)
 
 
@@ -230,22 +254,27 @@ Executions = Callable[[str], list[dict[str, Any]]]
 def settled(
     jobs: Sequence[Job], executions: Executions, down: Collection[Down], until_us: int, seconds: float = SETTLE_SECONDS
 ) -> list[Record]:
-    """The records of all ticks, once none before `until_us` is open but on an agent that is down; or, after so many
-    seconds, whatever they are."""
+    """The records of all ticks, once none before `until_us` is open but on an agent that is down for good; or, after so
+    many seconds, whatever they are: `check` calls missing what is open then."""
     deadline = time.monotonic() + seconds
-    away = {one.agent for one in down}
     while True:
         records = [record for job in jobs for record in read_records(executions(job.name))]
-        young = [one for one in records if one.tick_us < until_us and one.status in OPEN and one.agent not in away]
-        if not young or time.monotonic() > deadline:
+        open_ = (one for one in records if one.tick_us < until_us and one.status in OPEN)
+        if all(any(each.leaves_open(one) for each in down) for one in open_) or time.monotonic() > deadline:
             return records
         time.sleep(0.2)
 
 
-def checked(jobs: Sequence[Job], file: Path, executions: Executions, down: Collection[Down] = ()) -> Findings:
-    """Check all ticks up to a moment ago."""
+def checked(
+    jobs: Sequence[Job],
+    file: Path,
+    executions: Executions,
+    down: Collection[Down] = (),
+    seconds: float = SETTLE_SECONDS,
+) -> Findings:
+    """Check all ticks up to a moment ago, once they are settled or so many seconds are over."""
     until_us = int(time.time()) * SECOND_US - SETTLE_US
-    records = settled(jobs, executions, down, until_us)
+    records = settled(jobs, executions, down, until_us, seconds)
     starts, total = read_starts(file), Findings()
     for job in jobs:
         total.add(check(job, starts, records, down, until_us))

@@ -74,6 +74,43 @@ def test_what_a_dead_agent_took_with_it_is_accounted_for(status: str, reason: st
     assert (len(found.missing), len(found.excused), found.doubled) == (missing, 1 - missing, [])
 
 
+def test_a_tick_that_nobody_was_there_for_has_one_record_for_all() -> None:
+    """While all targets were away; for one that was there it is missing."""
+    told = [*records("a", "b")[:-2], Record("j", TICKS[2], "", 1, "skipped", "missed: nobody could run it in time")]
+    for down, missing in ((["a", "b"], 0), (["b"], 1), ([], 2)):
+        found = check(BOTH, starts("a", "b")[:-2], told, [Down(one) for one in down], UNTIL)
+        assert (len(found.missing), len(found.excused), found.doubled) == (missing, 2 - missing, [])
+
+
+@pytest.mark.parametrize("status", ["armed", "waiting", "running", "lost", "killed", "failed", "timeout"])
+def test_a_result_that_never_came_is_missing(status: str) -> None:
+    """It did start, on an agent that was there all the time, and success is what such a job ends with."""
+    told = [*records("a")[:2], Record("j", TICKS[2], "a", 1, status, "")]
+    found = check(ONE, starts("a"), told, [Down("a", TICKS[0], TICKS[1]), Down("b")], UNTIL)
+    assert found.line == "missing 1 doubled 0 late>200ms 0"
+    assert found.missing[0].endswith(f"on a: started, recorded as {status}")
+
+
+@pytest.mark.parametrize(
+    ("status", "down", "missing"),
+    [
+        ("lost", Down("a", TICKS[2], TICKS[2]), 0),
+        ("lost", Down("a"), 0),
+        ("running", Down("a"), 0),
+        ("running", Down("a", TICKS[2], TICKS[2]), 1),
+        ("armed", Down("a", TICKS[2], TICKS[2]), 1),
+        ("failed", Down("a"), 1),
+        ("killed", Down("a"), 1),
+    ],
+)
+def test_what_started_on_an_agent_that_went_away(status: str, down: Down, missing: int) -> None:
+    """Nobody may ever hear how it ended, and the record says so; one that is back does not leave it open. A job that
+    goes on alone does not fail by that."""
+    told = [*records("a")[:2], Record("j", TICKS[2], "a", 1, status, "")]
+    found = check(ONE, starts("a"), told, [down], UNTIL)
+    assert (len(found.missing), len(found.excused), found.doubled) == (missing, 1 - missing, [])
+
+
 def test_a_second_start_is_doubled() -> None:
     """Of one execution; of one tick on two agents where one was wanted, with or without a record; on a dead agent."""
     assert line(BOTH, [*starts("a", "b"), starts("a")[1]], records("a", "b")).startswith("missing 0 doubled 1")
@@ -135,19 +172,27 @@ def test_a_line_under_way_is_left_out(tmp_path: Path) -> None:
 
 
 def test_it_waits_for_records_to_settle() -> None:
-    """A run that is open at the first look may have ended at the second; a dead agent's stays open, and so may a young
-    one."""
+    """A run that is open at the first look may have ended at the second, also where its agent was away and is back. On
+    one that stays away it stays open, and so may a young one."""
     looks: list[str] = []
 
     def executions(name: str) -> list[dict[str, Any]]:
         looks.append(name)
         return [execution("1970-01-01T00:01:40Z", "armed" if len(looks) == 1 else "success")]
 
-    assert settled([ONE], executions, (), UNTIL) == records("a")[:1]
-    assert len(looks) == 2
+    for back in ([], [Down("a", TICKS[1], TICKS[2])], [Down("a", TICKS[0], TICKS[0])], [Down("b")]):
+        looks.clear()
+        assert settled([ONE], executions, back, UNTIL) == records("a")[:1]
+        assert len(looks) == 2
     for down, until in [([Down("a")], UNTIL), ([], TICKS[0])]:
         looks.clear()
         assert [one.status for one in settled([ONE], executions, down, until)] == ["armed"]
+
+
+def test_what_does_not_settle_is_no_clean_story() -> None:
+    """It waits no longer than it was told to; what is open then is missing."""
+    told = settled([ONE], lambda _: [execution("1970-01-01T00:01:40Z", "running", 3)], (), UNTIL, seconds=0.0)
+    assert line(ONE, starts("a"), told) == "missing 3 doubled 0 late>200ms 0"
 
 
 def test_before_and_after_it_was_down_nothing_is_accounted_for() -> None:
