@@ -23,6 +23,9 @@ LOOK_SECONDS_MIN = 0.02
 LOOK_SECONDS_MAX = 0.5
 """Pause between two looks at a run that is waited for, from the first to the usual."""
 
+DISK_SECONDS = 10.0
+"""How long the answer about one run waits for the disk to show its end; a write takes milliseconds."""
+
 OVER = "X-Meshcron-Over"
 """On a run: whether nothing more of it will come, and all of it is shown."""
 
@@ -63,7 +66,7 @@ class OneRun(Handler):
     async def get(self, run_id: str) -> None:
         """Answers as the lists of executions do; a header says whether that is all."""
         service = self.context.service
-        over = await _is_over(self, run_id)
+        over = await _is_over(self, run_id, DISK_SECONDS)
         found = service.run(run_id)
         self.set_header(OVER, "true" if over else "false")
         page, limit = self.query.page(execution_list.NATURAL), self.query.whole("output_size_limit")
@@ -106,7 +109,7 @@ async def _wait(handler: Handler, run_id: str, seconds: float) -> bool:
     """Waits for the end of a run, looking less and less often. False: it goes on, or nobody waits any more."""
     deadline = handler.context.monotonic() + seconds
     pause = LOOK_SECONDS_MIN
-    while not await _is_over(handler, run_id):
+    while not await _is_over(handler, run_id, deadline - handler.context.monotonic()):
         left = deadline - handler.context.monotonic()
         if left <= 0 or await handler.pause(min(pause, left)):
             return False
@@ -114,15 +117,16 @@ async def _wait(handler: Handler, run_id: str, seconds: float) -> bool:
     return True
 
 
-async def _is_over(handler: Handler, run_id: str) -> bool:
+async def _is_over(handler: Handler, run_id: str, seconds: float) -> bool:
     """Whether nothing more of a run will come. True only once its executions are shown as they ended: what is known
-    of them in memory may be a write ahead of the disk, and an attempt missing there would be missed by who asked."""
+    of them in memory may be a write ahead of the disk, and an attempt missing there would be missed by who asked.
+    `seconds`: how long it waits for that."""
     service = handler.context.service
     if service.run_goes_on(run_id):
         return False
-    index = service.index()
+    index, deadline = service.index(), handler.context.monotonic() + seconds
     while service.index_on_disk() < index:
-        if await handler.pause(LOOK_SECONDS_MIN):
+        if handler.context.monotonic() >= deadline or await handler.pause(LOOK_SECONDS_MIN):
             return False
     return True
 

@@ -75,10 +75,12 @@ def test_wait(admin: Client, cluster: FakeCluster) -> None:
     assert 0.2 <= took < 2
 
 
-def test_wait_in_vain(admin: Client, cluster: FakeCluster) -> None:
-    """The time is up and it still runs: 200 with the job, which says so."""
+@pytest.mark.parametrize("disk_lags", [False, True])
+def test_wait_in_vain(admin: Client, cluster: FakeCluster, disk_lags: bool) -> None:
+    """The time is up and it still runs, or its end cannot be shown yet: 200 with the job, which says so."""
     cluster.add_job("a")
-    cluster.runs_end = False
+    cluster.runs_end = disk_lags
+    cluster.disk_lags = disk_lags
 
     def pass_time() -> None:
         cluster.monotonic_seconds += 100
