@@ -8,7 +8,7 @@ import click
 
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.executions import OPEN, Execution
-from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
+from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, NOT_FOUND, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
 from meshcron.cli.jobs import Job, with_nearest
 from meshcron.cli.options import NAME, pair, prints, talks
 from meshcron.cli.screen import Screen, write
@@ -64,10 +64,16 @@ def _say_started(screen: Screen, job: Job, run_id: str) -> None:
 
 def follow(client: Client, screen: Screen, job: Job, run_id: str) -> list[Execution]:
     """Print what the executions of a run write until the agent says that no more will come; the decisive ones, oldest
-    first."""
+    first, none where the job went with its success."""
     printer = _Printer(client, screen, job["name"])
     while True:
-        answer = client.call("GET", url_path("runs", run_id))
+        try:
+            answer = client.call("GET", url_path("runs", run_id))
+        except Refusal as refusal:
+            if refusal.exit_code != NOT_FOUND or not job.get("ephemeral"):
+                raise
+            screen.aside(f'"{job["name"]}" is gone, as an ephemeral job is after its success')
+            return []
         executions: list[Execution] = answer.value
         for execution in executions:
             printer.catch_up(execution, alone=len({each["node_name"] for each in executions}) < 2)

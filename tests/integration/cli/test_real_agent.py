@@ -125,6 +125,8 @@ def test_a_first_job(cli: Cli) -> None:
     [
         ("ok", [], "true", 0),
         ("seven", [], "exit 7", 7),
+        ("once", ["--ephemeral"], "true", 0),
+        ("stays", ["--ephemeral"], "exit 3", 3),
         ("allowed", ["--success-code", "3"], "exit 3", 0),
         ("slow", ["--timeout", "1s"], "sleep 30", 124),
         ("crash", [], "kill -SEGV $$", 139),
@@ -189,13 +191,13 @@ def test_kill_ends_what_runs(cli: Cli) -> None:
 
 def test_kill_ends_a_run_between_two_attempts(cli: Cli) -> None:
     """Nothing of it runs; the attempt that waits is given up, with a record."""
-    add(cli, "again", "--retries", "1", "--retry-delay", "1h", command="false")
-    assert cli("run", "again").returncode == 0
-    wait_for(lambda: [each for each in data(cli("history", "again", "--json")) if each["status"] == "failed"])
-    killed = cli("kill", "again")
+    add(cli, "twice", "--retries", "1", "--retry-delay", "1h", command="false")
+    assert cli("run", "twice").returncode == 0
+    wait_for(lambda: [each for each in data(cli("history", "twice", "--json")) if each["status"] == "failed"])
+    killed = cli("kill", "twice")
     assert (killed.returncode, killed.stdout.endswith(", which waited\n")) == (0, True), killed
-    assert [each["status"] for each in data(cli("history", "again", "--json"))] == ["skipped", "failed"]
-    assert cli("kill", "again").returncode == 3
+    assert [each["status"] for each in data(cli("history", "twice", "--json"))] == ["skipped", "failed"]
+    assert cli("kill", "twice").returncode == 3
 
 
 def test_kill_ends_a_run_that_waits_in_the_queue(cli: Cli) -> None:

@@ -103,6 +103,14 @@ def test_a_run_that_is_gone_is_an_error(cli: Any, agent: Any) -> None:
     assert cli("run", "hello", "--wait").exit_code == 3
 
 
+def test_an_ephemeral_job_goes_with_its_success(cli: Any, agent: Any) -> None:
+    """The job and its run are gone in the moment that it succeeds: that is the success."""
+    script(agent, lambda: agent.executions.append(execution(status="running")), agent.executions.clear)
+    agent.jobs["hello"] |= {"ephemeral": True}
+    result = cli("run", "hello", "--wait")
+    assert (result.exit_code, result.stderr) == (0, '"hello" is gone, as an ephemeral job is after its success\n')
+
+
 def test_several_agents_share_no_line(cli: Any, agent: Any) -> None:
     """Lines of several agents carry their names, and a half line waits for its other half."""
     script(
