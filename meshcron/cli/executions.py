@@ -95,7 +95,8 @@ def _row(screen: Screen, execution: Execution) -> tuple[object, ...]:
 def _reason(execution: Execution) -> str:
     """Why it ended so; of a range of ticks skipped together also how many they were."""
     count = int(execution.get("count", 1))
-    return f"{execution['reason']} ({count} ticks)" if count > 1 else str(execution["reason"])
+    ticks = {0: " (many ticks)", 1: ""}.get(count, f" ({count} ticks)")
+    return f"{execution['reason']}{ticks}"
 
 
 def ending(execution: Execution) -> str:
