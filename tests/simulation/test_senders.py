@@ -64,14 +64,14 @@ class Scene:
         for host in world.hosts:
             host.start()
         assert world.run_until(self._grown, 60), world.describe()
-        world.lasts_us = 3600 * SECOND_US
-        put(world, "long", "@manually")
-        run_now(world, "long")
-        world.run_for(2)
         self.removed_id = world.hosts[6].node_id
         outcome = ask(world, commands.RemoveMember(world.hosts[6].name))
         assert not isinstance(outcome, Exception), outcome
         world.run_for(5)
+        world.lasts_us = 3600 * SECOND_US
+        put(world, "long", "@manually")
+        run_now(world, "long")
+        world.run_for(2)
         self.leader: Host = led(world)
         voters = self.leader.agent.ledger.voters
         self.follower, self.other = [host for host in world.hosts if host.node_id in voters and host is not self.leader]
