@@ -257,7 +257,7 @@ class Agent:
             case events.Proposed():
                 self.leadership.propose(Asked(event.call_id, event.command, event.key), turn)
             case events.Persisted():
-                self.ledger.persisted(event.n)
+                self.ledger.persisted(event.n, turn.now.boot_us)
             case events.MessageReceived():
                 self._message(event.sender, event.message, turn)
             case events.HigherGeneration():

@@ -164,6 +164,7 @@ class Ledger:
         """Timers."""
         self._lost_leader = self.has_lost_leader(turn.now.boot_us)
         self._election.woke(turn)
+        self._replication.count_copies(turn.now.boot_us)
 
     def gone(self, node_id: str, turn: Turn) -> None:
         """Our own evidence that a process is gone."""
@@ -217,11 +218,11 @@ class Ledger:
         """Learn the number of the Persist that carries what this turn wrote."""
         self._voter.turn_closed(n, boot_us)
 
-    def persisted(self, n: int) -> None:
+    def persisted(self, n: int, now_boot_us: int) -> None:
         """Everything up to Persist n is durable here: count our own vote and copy."""
         self._voter.persisted(n)
         self._election.persisted(n)
-        self._replication.count_copies()
+        self._replication.count_copies(now_boot_us)
 
     # entries
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from meshcron.core.effects import Alarm, Send, SendSnapshot
+from meshcron.core.second_copy import SecondCopy
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Voter
 from meshcron.messages import Append, Appended, Forgotten, LogHead, TakeOver
@@ -58,6 +59,7 @@ class Replication:
     def __init__(self, voter: Voter) -> None:
         self._voter = voter
         self._progress: dict[str, Progress] = {}
+        self._second = SecondCopy()
         self._led_boot_us = 0
         self._handing_until_us = 0
 
@@ -72,6 +74,7 @@ class Replication:
         self._led_boot_us = turn.now.boot_us
         self._handing_until_us = 0
         self._progress.clear()
+        self._second = SecondCopy()
 
     def follow(self, others: set[str], turn: Turn) -> None:
         """Who else holds the log: the voters and the learners."""
@@ -86,11 +89,13 @@ class Replication:
         return self._progress.get(node_id)
 
     def next_wakeup(self, now_boot_us: int) -> int | None:
-        """On the suspend-counting clock: the next idle append, or the end of the lease."""
+        """On the suspend-counting clock: the next idle append, the end of the lease, or of the wait for a learner."""
         if self._voter.role != "leader":
             return None
         beat = min((one.beat_boot_us for one in self._progress.values()), default=None)
         wishes = [] if beat is None else [max(now_boot_us, beat + self._voter.timing.append_us)]
+        if (waited := self._second.next_wakeup()) is not None:
+            wishes.append(waited)
         if self._needs_others():
             wishes.append(self._lease_until_us())
             since = self._voter.syncing_since_us()
@@ -148,7 +153,7 @@ class Replication:
                     one.beat_boot_us = now_us
                     turn.at_once(Send(node_id, Forgotten(term=voter.term, match_index=one.forgotten_index)))
                 continue
-            if now_us - one.heard_boot_us > AWAY_BEATS * voter.timing.append_us:
+            if self._is_away(one, now_us):
                 one.in_flight = []  # its place keeps up with our log: when it is back, its answer says where to go on
             if not one.snapshot and self._lacks_log(one):
                 one.snapshot, one.in_flight = True, []
@@ -163,6 +168,9 @@ class Replication:
                 one.in_flight.append(one.next_index - 1)
             if idle or voter.commit_index > one.told_commit:
                 self._append(node_id, one, (), turn, cluster_us)
+
+    def _is_away(self, one: Progress, now_boot_us: int) -> bool:
+        return now_boot_us - one.heard_boot_us > AWAY_BEATS * self._voter.timing.append_us
 
     def _lacks_log(self, one: Progress) -> bool:
         return self._voter.log.term_at(one.next_index - 1) is None
@@ -215,7 +223,7 @@ class Replication:
             self._matched(one, min(message.match_index, voter.log.last_index), turn)
             one.next_index = max(one.next_index, one.match_index + 1)
             one.in_flight = [last for last in one.in_flight if last > one.match_index]
-            self.count_copies()
+            self.count_copies(turn.now.boot_us)
         else:
             one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
             one.in_flight = []
@@ -245,7 +253,7 @@ class Replication:
             one.snapshot = one.snapshot and arrived
             one.arrived = one.snapshot
 
-    def count_copies(self) -> None:
+    def count_copies(self, now_boot_us: int) -> None:
         """Commit what a majority of the voters holds durably, from the first entry of our own term on."""
         voter = self._voter
         if voter.role != "leader":
@@ -254,8 +262,17 @@ class Replication:
         if not matches:
             return
         index = matches[(len(matches) - 1) // 2]
+        index = self._with_second(index, now_boot_us)
         if index > voter.commit_index and voter.log.term_at(index) == voter.term:
             voter.commit_index = index
+
+    def _with_second(self, index: int, now_boot_us: int) -> int:
+        """The same, and where we vote alone no further than a living learner's copies go, for a moment."""
+        living = [one.match_index for one in self._progress.values() if not self._is_away(one, now_boot_us)]
+        if self._needs_others() or not any(living):
+            self._second.forget()
+            return index
+        return self._second.reaches(index, max(living), self._voter.log.last_index, now_boot_us)
 
     def _durable_at(self, node_id: str) -> int:
         if node_id == self._voter.node_id:

@@ -312,8 +312,8 @@ class Bench:
             assert is_so == (value or what), f"{node.name}: {word} expected, {is_so} found ({voter.role} {found})"
 
 
-def _persisted(ledger: Ledger, n: int, _turn: Turn) -> None:
-    ledger.persisted(n)
+def _persisted(ledger: Ledger, n: int, turn: Turn) -> None:
+    ledger.persisted(n, turn.now.boot_us)
 
 
 def _wake(node: Node, now_us: int) -> int | None:

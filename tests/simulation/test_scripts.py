@@ -993,6 +993,46 @@ def test_a_follower_with_other_entries_takes_over_the_leader_s() -> None:
     at_end(world)
 
 
+def test_of_two_machines_both_have_what_a_person_was_told() -> None:
+    """One votes, and the other one is a warm learner: its copy is waited for, for 50 ms. After two writes that it did
+    not get in time it is not, until it has caught up; then it is again."""
+    world = Cluster(31)
+    first, second = world.add(), world.add()
+    first.start()
+    world.run_for(4)
+    second.start()
+    voters_are(world, 1)
+    world.run_for(15)
+    told: list[tuple[bool, int]] = []
+    asked_us = 0
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if isinstance(effect, effects.Answer):
+            told.append((second.disk.last_index >= host.agent.ledger.commit_index, world.now_us - asked_us))
+        return False
+
+    world.tap = tap
+
+    def writes(count: int) -> None:
+        nonlocal asked_us
+        told.clear()
+        for at in range(count):
+            asked_us = world.now_us
+            put(world, f"job{at}", "@manually")
+
+    writes(20)
+    assert all(both and took_us < 20_000 for both, took_us in told), told
+    second.pause(2 * SECOND_US)
+    writes(6)
+    late = [took_us >= 50_000 for _, took_us in told]
+    assert (sum(late), late[-3:]) == (2, [False] * 3), told
+    assert all(took_us < 60_000 for _, took_us in told), told
+    world.run_for(5)
+    writes(5)
+    assert all(both for both, _ in told), told
+    at_end(world)
+
+
 # disks and identities
 
 

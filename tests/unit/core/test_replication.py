@@ -12,7 +12,8 @@ from meshcron import commands, entries
 from meshcron.chain import CHAIN_START, chain
 from meshcron.core.effects import Alarm, Send
 from meshcron.core.log import KEPT_ENTRIES
-from meshcron.core.replication import IN_FLIGHT_MAX, Replication
+from meshcron.core.replication import AWAY_BEATS, IN_FLIGHT_MAX, Replication
+from meshcron.core.second_copy import PATIENCE_US
 from meshcron.core.timing import LAN
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Voter
@@ -458,3 +459,70 @@ def test_only_the_leader_of_the_term_may_say_so(sender: str, message: Forgotten,
     follower._voter.become("follower")
     follower._voter.leader = "b"
     assert follower.has_forgotten(sender, message) is is_so
+
+
+# ---- two machines
+
+
+def alone(*, learner_at: int) -> Replication:
+    """The only voter, leading with five durable entries, and a learner with so many of them at second 1."""
+    leader, turn = leading_voter()
+    leader._voter.rosters = [(0, frozenset("a"))]
+    leader._voter.commit_index = leader._voter.durable_index = 5
+    leader.appended("b", answered(ok=True, match=learner_at, sent_us=990_000, last=learner_at), turn)
+    return leader
+
+
+def commit(leader: Replication, at_us: int) -> int:
+    """One more entry is durable here: up to where the log is committed."""
+    grow(leader)
+    leader._voter.durable_index += 1
+    leader.count_copies(at_us)
+    return leader._voter.commit_index
+
+
+def test_the_only_voter_waits_a_moment_for_its_learner() -> None:
+    """The learner has it: both machines do. It has not: 50 ms later it is committed all the same."""
+    leader = alone(learner_at=5)
+    first_us = 2 * SECOND_US + 1_000
+    assert commit(leader, first_us) == 5
+    sent(leader, first_us)
+    assert leader.next_wakeup(first_us) == first_us + PATIENCE_US
+    turn = Turn(Instant(first_us + 4_000, 0))
+    leader.appended("b", answered(ok=True, match=6, sent_us=first_us, last=6), turn)
+    assert leader._voter.commit_index == 6
+    assert commit(leader, first_us + 5_000) == 6
+    leader.count_copies(first_us + 5_000 + PATIENCE_US)
+    assert leader._voter.commit_index == 7
+
+
+def test_nobody_waits_for_a_learner_that_is_away() -> None:
+    """It has answered nothing for three idle appends."""
+    leader = alone(learner_at=5)
+    assert commit(leader, 2 * SECOND_US + AWAY_BEATS * LAN.append_us + 1) == 6
+
+
+def test_nobody_waits_for_a_learner_that_has_never_acknowledged_anything() -> None:
+    """Nor for one that is still catching up."""
+    leader = alone(learner_at=5)
+    leader.follow(set(), Turn(Instant(2 * SECOND_US, 0)))
+    leader.follow({"b"}, Turn(Instant(2 * SECOND_US, 0)))
+    assert commit(leader, 2 * SECOND_US) == 6
+    assert commit(alone(learner_at=4), 2 * SECOND_US) == 6
+
+
+def test_an_agent_alone_waits_for_nobody() -> None:
+    """Nor is it woken."""
+    leader = alone(learner_at=5)
+    leader.follow(set(), Turn(Instant(2 * SECOND_US, 0)))
+    assert commit(leader, 2 * SECOND_US) == 6
+    assert leader.next_wakeup(2 * SECOND_US) is None
+
+
+def test_where_others_vote_learners_are_not_waited_for() -> None:
+    """A majority is enough; and what was waited for before another one voted is not any more."""
+    leader = alone(learner_at=5)
+    assert commit(leader, 2 * SECOND_US) == 5
+    leader._voter.rosters.append((6, frozenset("ac")))
+    leader.appended("c", answered(ok=True, match=6, sent_us=SECOND_US, last=6), Turn(Instant(2 * SECOND_US, 0)))
+    assert leader._voter.commit_index == 6
