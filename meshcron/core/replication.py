@@ -62,6 +62,8 @@ class Replication:
         self._second = SecondCopy()
         self._led_boot_us = 0
         self._handing_until_us = 0
+        self._heir = ""
+        """Who is asked to stand once it has all of our log."""
 
     # leading
 
@@ -72,7 +74,7 @@ class Replication:
         voter.leader = voter.node_id
         voter.first_index = voter.log.last_index + 1
         self._led_boot_us = turn.now.boot_us
-        self._handing_until_us = 0
+        self._handing_until_us, self._heir = 0, ""
         self._progress.clear()
         self._second = SecondCopy()
 
@@ -139,9 +141,17 @@ class Replication:
         return now_boot_us < self._handing_until_us
 
     def hand_over(self, to: str, turn: Turn) -> None:
-        """Ask a caught-up voter to stand in our place, and propose nothing meanwhile."""
-        self._handing_until_us = turn.now.boot_us + self._voter.timing.sticky_us
-        turn.at_once(Send(to, TakeOver(self._voter.term)))
+        """Ask a voter to stand in our place as soon as it has our whole log, and propose nothing meanwhile."""
+        self._handing_until_us, self._heir = turn.now.boot_us + self._voter.timing.sticky_us, to
+        self._ask_heir(turn)
+
+    def _ask_heir(self, turn: Turn) -> None:
+        # What this turn proposed before the hand-over, or an earlier one did, may be on its way still. Asked without
+        # it, the heir would stand with a shorter log than the others and be refused.
+        one = self._progress.get(self._heir)
+        if one is not None and one.match_index >= self._voter.log.last_index and self.is_handing_over(turn.now.boot_us):
+            turn.at_once(Send(self._heir, TakeOver(self._voter.term)))
+            self._heir = ""
 
     def send(self, turn: Turn, cluster_us: int) -> None:
         """What each follower lacks; to those that lack nothing, that we still lead."""
@@ -224,6 +234,7 @@ class Replication:
             one.next_index = max(one.next_index, one.match_index + 1)
             one.in_flight = [last for last in one.in_flight if last > one.match_index]
             self.count_copies(turn.now.boot_us)
+            self._ask_heir(turn)
         else:
             one.next_index = max(1, one.match_index + 1, min(one.next_index - 1, message.match_index + 1))
             one.in_flight = []

@@ -18,7 +18,7 @@ from meshcron.core.timing import LAN
 from meshcron.core.turn import Turn
 from meshcron.core.voter import Voter
 from meshcron.errors import NoLeader
-from meshcron.messages import Append, Appended, Forgotten
+from meshcron.messages import Append, Appended, Forgotten, TakeOver
 from meshcron.model import SECOND_US, Instant, Job
 from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
 from meshcron.vocabulary import VOCABULARY
@@ -379,6 +379,23 @@ def test_answers_to_heartbeats_open_no_window() -> None:
     assert [len(one.heads) for one in sent(leader, now_us)] == [1]
     grow(leader)
     assert not sent(leader, now_us)
+
+
+def test_an_heir_is_asked_once_it_has_the_whole_log() -> None:
+    """It lacked an entry that this very turn proposed: it would stand with less than the others have, and be refused.
+    Then the hold-down kept the better voter from leading for five minutes."""
+    leader, _ = leading_voter()
+    grow(leader)
+    (append, *_) = [one for one in sent(leader, SECOND_US) if one.heads]
+    turn = Turn(Instant(SECOND_US, 0))
+    leader.hand_over("b", turn)
+    assert turn.close(0)[1] == []
+    last = leader._voter.log.last_index
+    leader.appended("b", answered(ok=True, match=last, sent_us=append.sent_boot_us, last=last), turn)
+    assert turn.close(0)[1] == [Send("b", TakeOver(leader._voter.term))]
+    late = Turn(Instant(3 * SECOND_US, 0))
+    leader.appended("b", answered(ok=True, match=last, sent_us=append.sent_boot_us, last=last), late)
+    assert late.close(0)[1] == []
 
 
 def test_nothing_waits_for_a_follower_that_is_away() -> None:
