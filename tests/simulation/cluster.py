@@ -122,6 +122,8 @@ class Host:
         """When it wants to be woken."""
         self.waking_us = NEVER_US
         """The instant for which a wake stands in the queue; it may come too early, never too late."""
+        self.is_copy = False
+        """Its disk is a copy of another machine's, under whose node id it starts."""
         self.recovers = False
         """An operator has had the agent's directory recovered: the next start goes on alone."""
         self.checked_index = 0
@@ -193,14 +195,16 @@ class Host:
 
     def copy_of(self, other: Host) -> None:
         """This machine has a copy of another one's data directory, as it now is."""
-        self.world.rolled_back = True
+        self.world.rolled_back = self.is_copy = True
         self.disk = copy.deepcopy(other.disk)
         self.node_id, self.name, self.starts_taken = other.node_id, other.name, other.starts_taken
 
     def wipe(self) -> None:
         """A new disk in the machine: whoever starts on it is somebody else with the same name."""
         assert self.agent is None
-        self.world.lost_disks[self.node_id] = self.disk
+        if not self.is_copy:
+            self.world.lost_disks[self.node_id] = self.disk
+        self.is_copy = False
         self.disk = Disk()
         self.node_id = f"{self.world.random.getrandbits(128):032x}"
         self.starts_taken = 0
@@ -515,7 +519,7 @@ class Cluster:
     def by_node(self, node_id: str) -> Host | None:
         known = self._nodes.get(node_id)
         if known is None or known.node_id != node_id:  # a wiped machine is somebody else from then on
-            self._nodes = {host.node_id: host for host in self.hosts}
+            self._nodes = {host.node_id: host for host in self.hosts if not host.is_copy}
             known = self._nodes.get(node_id)
         return known
 

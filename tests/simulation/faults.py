@@ -21,6 +21,9 @@ STEPS_US = (1_500_000, 20 * SECOND_US, 45 * SECOND_US, 3_600 * SECOND_US)
 ASKED_US = 10 * SECOND_US
 """So long after `members rm` it may still take effect unseen."""
 
+REFUSED_S = 10.0
+"""So long a copy may run before it is refused."""
+
 UNSEEN_US = SECOND_US
 """A death that is so fresh may be known to nobody yet."""
 
@@ -55,7 +58,7 @@ class Faults:
             self.slow_disk: 4,
             self.hanging_disk: 2,
             self.wipe: 1,
-            self.clone: 1,
+            self.clone: 3,
             self.step_one_clock: 2,
             self.drift: 2,
             self.run_now: 5,
@@ -112,10 +115,37 @@ class Faults:
             host.start()
 
     def clone(self, host: Host) -> None:
-        """Instead of its own directory it has a copy of another machine's. A start refuses that; adopted, it is
-        somebody new, and the database of a cluster in which others vote is set aside (runtime/set_aside.py)."""
-        if self._may_lose(host):
-            self._lose(host)
+        """Instead of its own directory it has a copy of another machine's, and starts: that one lives and was there
+        first, so the copy is refused. Adopted, it is somebody new, and the database of a cluster in which others vote
+        is set aside (runtime/set_aside.py). As long as it lives nothing else goes wrong, and it is none of an only
+        voter: nothing is promised of a copy whose original nobody else hears (README)."""
+        original = self.world.random.choice(self.world.hosts)
+        if original is host or not self._may_lose(host) or not self._all_hear(original):
+            return
+        world, may_go_back = self.world, self.world.rolled_back
+        world.cuts.clear()
+        world.weather = Weather()
+        crash_chance, world.crash_chance = world.crash_chance, 0.0
+        self._lose(host)
+        name = host.name
+        host.copy_of(original)
+        host.start()
+        assert world.run_until(lambda: host.agent is None, REFUSED_S), f"two run as {host.name}\n{world.describe()}"
+        assert original.agent is not None, f"the original {original.name} ends instead of its copy"
+        host.name = name
+        host.wipe()
+        world.rolled_back, world.crash_chance = may_go_back, crash_chance
+        host.start()
+
+    def _all_hear(self, host: Host) -> bool:
+        """Whether all that run are in one cluster with this one and hear it, which cannot decide alone."""
+        if host.agent is None or not host.agent.cluster or host.agent.stands_alone:
+            return False
+        live = [one for one in self.world.hosts if one.agent is not None and one is not host]
+        still = any(one.paused_until_us for one in self.world.hosts)
+        return not still and all(
+            one.agent.cluster == host.agent.cluster and one.agent.is_heard(host.node_id, one.now()) for one in live
+        )
 
     def _lose(self, host: Host) -> None:
         self._lost_us = self.world.now_us
