@@ -1,29 +1,58 @@
-"""A job each second on every machine, each start written down outside of meshcron, and the checker (after Jepsen's
-Chronos test): for each tick and machine the starts against the records, one to one."""
+"""A job each second on every machine, under the checker (tests/checker.py): each start is written down outside of
+meshcron, and starts, ticks and records are matched one to one."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.checker import LATE_US
+from tests.checker import (
+    COMMAND,
+    SECOND_US,
+    SETTLE_US,
+    Down,
+    Findings,
+    Job,
+    Record,
+    Start,
+    checked,
+    read_records,
+    read_starts,
+)
 from tests.integration.agent.real_agent import wait_for
-from tests.integration.agent.ticks import STARTED, seconds_of
 from tests.netns.machines import Lan, Machine
 
 SETTLED_SECONDS = 30.0
 """What an agent missed while it was cut off is sent to it again within as long as it was, and runs then, late."""
 
-LATE_MS = LATE_US // 1000
+HORIZON_SECONDS = 3
+"""Ticks are decided so far ahead (`--horizon`), without those that are not heard then."""
 
 RUNS_MAX = 5000
 """Of one job in the history, and in one answer."""
 
-Where = tuple[int, str]
-"""A tick's second, a machine's name."""
+
+class Told(NamedTuple):
+    """A story that was found clean, for what else it must show."""
+
+    found: Findings
+    starts: list[Start]
+    records: list[Record]
+
+    def states(self, machines: Iterable[Machine], ticks: Collection[int] | None = None) -> Counter[str]:
+        """How the ticks ended on these machines: all, or those of these seconds."""
+        names = {one.name for one in machines}
+        mine = (one for one in self.records if one.agent in names)
+        return Counter(one.status for one in mine if ticks is None or one.tick_us // SECOND_US in ticks)
+
+    def lateness_p99_ms(self, machines: Iterable[Machine]) -> int:
+        """By how much the starts on these machines were late, but for one in a hundred, as the jobs say."""
+        names = {one.name for one in machines}
+        late = sorted((one.start_us - one.tick_us) // 1000 for one in self.starts if one.agent in names)
+        return late[len(late) * 99 // 100]
 
 
 class Everywhere:
@@ -33,7 +62,8 @@ class Everywhere:
         self.name = name
         self._lan = lan
         self._file = file
-        self.first = 0
+        self._down: list[Down] = []
+        self._away: dict[str, int] = {}
 
     def begin(self) -> None:
         """Add the job, and wait until it starts everywhere."""
@@ -41,36 +71,47 @@ class Everywhere:
         body = {
             "name": self.name,
             "schedule": "* * * * * *",
-            "command": f'echo "$MESHCRON_SCHEDULED_AT $MESHCRON_AGENT" >> {self._file}',
+            "command": COMMAND.format(file=self._file),
+            "concurrency": "allow",
             "history": {"runs": RUNS_MAX, "days": 1},
         }
         answer = self._lan.machines[0].ask("POST", "/v1/jobs", body)
         assert answer.status == 201, answer
         names = {one.name for one in self._lan.machines}
-        wait_for(lambda: {name for _, name in self.starts()} == names, f"a start of {self.name} everywhere")
-        self.first = min(tick for tick, _ in self.starts())
+        wait_for(lambda: {one.agent for one in self.starts()} == names, f"a start of {self.name} everywhere")
 
     def end(self) -> None:
         """Remove the job."""
         answer = self._lan.machines[0].ask("DELETE", f"/v1/jobs/{self.name}")
         assert answer.status == 200, answer
 
-    def starts(self) -> Counter[Where]:
-        """How often each tick started on each machine."""
-        lines = (line.split() for line in self._file.read_text().splitlines())
-        return Counter((seconds_of(tick), machine) for tick, machine in lines)
+    def starts(self) -> list[Start]:
+        """All that wrote themselves down."""
+        return read_starts(self._file)
 
-    def wait_until_together(self) -> int:
-        """Until a tick that falls due from now on has started on all machines; which. An agent that returns gets no
-        share in what was armed without it, but in all that comes later."""
-        now, names = int(time.time()), {one.name for one in self._lan.machines}
+    def away(self, *machines: Machine) -> None:
+        """From now on what is open there may be lost or skipped; on all others nothing may."""
+        now_us = int(time.time()) * SECOND_US
+        self._away |= {one.name: now_us - SECOND_US for one in machines}
 
-        def together() -> list[int]:
-            starts = self.starts()
-            later = {tick for tick, _ in starts if tick > now}
-            return sorted(tick for tick in later if all((tick, name) in starts for name in names))
+    def back(self, *machines: Machine) -> None:
+        """They are heard again, and have their share in what is decided from now on. Returns once a tick of that has
+        started everywhere: before it they are excused, after it no more."""
+        now = int(time.time())
+        self._down += [
+            Down(one.name, self._away.pop(one.name), (now + HORIZON_SECONDS) * SECOND_US) for one in machines
+        ]
+        self._wait_until_together(now + HORIZON_SECONDS)
 
-        return wait_for(together, f"a tick of {self.name} on {sorted(names)}")[0]
+    def _wait_until_together(self, since: int) -> None:
+        names = {one.name for one in self._lan.machines}
+
+        def together() -> bool:
+            starts = {(one.tick_us // SECOND_US, one.agent) for one in self.starts()}
+            later = {tick for tick, _ in starts if tick > since}
+            return any(all((tick, name) in starts for name in names) for tick in later)
+
+        wait_for(together, f"a tick of {self.name} on {sorted(names)}")
 
     def pass_by(self, seconds: float, watch: Callable[[], object] = bool) -> None:
         """Let so much time go by; `watch` is called again and again meanwhile."""
@@ -79,49 +120,20 @@ class Everywhere:
             watch()
             time.sleep(0.05)
 
-    def settled(self, before: int) -> list[dict[str, Any]]:
-        """All records, once none of a tick before that second is open on any machine that answers."""
-        found = self._lan.leader().executions(self.name)
-        open_ = (one for one in found if one["status"] in {"armed", "running", "waiting"})
-        return [] if any(seconds_of(one["scheduled_at"]) < before for one in open_) else found
+    def check(self) -> Told:
+        """Every tick up to a moment ago is a success with exactly one start on each machine, but for those that are
+        away; there, too, nothing is missing and nothing doubled."""
+        assert not self._away, f"{self._away} never came back"
+        until_us = int(time.time()) * SECOND_US - SETTLE_US
+        job = Job(self.name, frozenset(one.name for one in self._lan.machines))
+        answers: list[dict[str, Any]] = []
 
-    def check(self) -> dict[Where, dict[str, Any]]:
-        """Every tick up to a moment ago has exactly one record for each machine, nothing started twice, and records and
-        starts tell one story. Returns the record of each tick on each machine."""
-        end = int(time.time()) - 1
-        found = wait_for(lambda: self.settled(end), f"a record of every tick of {self.name}", SETTLED_SECONDS)
-        names = [one.name for one in self._lan.machines]
-        told: dict[Where, dict[str, Any]] = {}
-        for record in found:
-            begin = seconds_of(record["scheduled_at"])
-            ticks = range(begin, begin + max(1, record["count"]))
-            of = [record["node_name"]] if record["node_name"] else names
-            for where in ((tick, name) for tick in ticks for name in of):
-                assert where not in told, f"two records of {where}: {told[where]}, {record}"
-                told[where] = record
-        starts = self.starts()
-        doubled = [one for one, count in starts.items() if count > 1]
-        due = {(tick, name) for tick in range(self.first, end) for name in names}
-        missing = sorted(due - told.keys())
-        late = [one for one in due & told.keys() if int(told[one]["lateness_ms"]) > LATE_MS]
-        print(f"missing {len(missing)} doubled {len(doubled)} late>{LATE_MS}ms {len(late)}")
-        assert not doubled
-        assert not missing, f"without a record: {missing}"
-        untold = {one: told[one] for one in starts if one[0] < end and told[one]["status"] not in STARTED}
-        assert not untold, f"started, but recorded as something else: {untold}"
-        untrue = [one for one, record in told.items() if record["status"] == "success" and one not in starts]
-        assert not untrue, f"recorded as success, but never started: {untrue}"
-        return {one: told[one] for one in due}
+        def executions(name: str) -> list[dict[str, Any]]:
+            answers[:] = self._lan.leader().executions(name)
+            return answers
 
-
-def states(told: dict[Where, dict[str, Any]], machines: Iterable[Machine]) -> Counter[str]:
-    """How the ticks ended on these machines."""
-    names = {one.name for one in machines}
-    return Counter(record["status"] for (_, name), record in told.items() if name in names)
-
-
-def lateness_p99_ms(told: dict[Where, dict[str, Any]], machines: Iterable[Machine]) -> int:
-    """By how much the ticks on these machines were late, but for one in a hundred."""
-    names = {one.name for one in machines}
-    late = sorted(int(record["lateness_ms"]) for (_, name), record in told.items() if name in names)
-    return late[len(late) * 99 // 100]
+        found = checked([job], self._file, executions, self._down, SETTLED_SECONDS)
+        print(f"{found.line}, {len(found.excused)} excused")
+        assert found.clean, found.story()
+        records = [one for one in read_records(answers) if one.tick_us < until_us]
+        return Told(found, self.starts(), records)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from meshcron.runtime.credentials import new_key
 from tests.integration.agent.real_agent import environment, wait_for
 from tests.netns.network import Network, connection
@@ -85,15 +87,26 @@ class Machine:
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         """One request from this machine, with its token. Raises OSError."""
+        status, said = self._ask(method, path, None if body is None else json.dumps(body))
+        return Answer(status, json.loads(said))
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """What it counts: by name and the values of its labels."""
+        status, said = self._ask("GET", "/metrics")
+        assert status == 200, said
+        families = text_string_to_metric_families(said.decode())
+        return {(each.name, *each.labels.values()): each.value for one in families for each in one.samples}
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
         port = urlsplit(json.loads((self.folder / "agent.json").read_text())["url"]).port
         assert port is not None
         token = (self.folder / "local.token").read_text().strip()
         asked = Inside(self._network.namespace(self.name), port)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         try:
-            asked.request(method, path, None if body is None else json.dumps(body), headers)
+            asked.request(method, path, body, headers)
             answer = asked.getresponse()
-            return Answer(answer.status, json.loads(answer.read()))
+            return answer.status, answer.read()
         finally:
             asked.close()
 
