@@ -1,0 +1,346 @@
+"""A snapshot from one agent to another: both ends, with a wire between them that loses and repeats; and whose chunks
+count."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from meshcron.core.events import Event, SnapshotArrived, SnapshotSent
+from meshcron.core.known_members import KnownMembers
+from meshcron.core.state import State
+from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
+from meshcron.model import Member
+from meshcron.net.keys import ClusterKey, CurvePair
+from meshcron.rows import JobRow, MetaRow
+from meshcron.runtime.mesh import Mesh, Place
+from meshcron.runtime.snapshots import REPEAT_SECONDS, STALLED_SECONDS, Snapshots
+from tests.unit.store.conftest import Agent
+
+TERM, INDEX, CRC = 3, 7, 99
+JOBS = [JobRow(n, 1, f"job-{n}", "x" * 60_000, True, False, 1) for n in range(10)]
+"""Two chunks of them, between that of the scalars and the last one."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Path]:
+    """A catalog of several chunks, at an entry of term 2."""
+    agent = Agent(tmp_path / "data").start()
+    agent.write(MetaRow("applied", f"{INDEX} 2 {CRC}"), *JOBS)
+    yield agent.store.database.path
+    agent.stop()
+
+
+class Wire:
+    """Leader and follower, and what is on its way between them: `leader` sends to `follower`, who asks for more."""
+
+    def __init__(self, database: Path) -> None:
+        self.now = 0.0
+        self.wire: deque[tuple[str, Message]] = deque()
+        """To whom, what."""
+        self.told: dict[str, list[Event]] = {"leader": [], "follower": []}
+        self.leader = Snapshots(database, self._send, lambda: self.now)
+        self.follower = Snapshots(database.parent / "unused", self._send, lambda: self.now)
+        self.leader.start(self.told["leader"].append)
+        self.follower.start(self.told["follower"].append)
+
+    def _send(self, to: str, message: Message) -> None:
+        self.wire.append((to, message))
+
+    def step(self) -> Message:
+        """The next message arrives; which."""
+        to, message = self.wire.popleft()
+        if isinstance(message, SnapshotChunk):
+            assert to == "follower"
+            self.follower.chunk("leader", message)
+        elif isinstance(message, SnapshotWanted):
+            assert to == "leader"
+            self.leader.wanted("follower", message)
+        return message
+
+    def run(self) -> list[SnapshotChunk]:
+        """Until nothing is on its way; the chunks that arrived."""
+        arrived = []
+        while self.wire:
+            message = self.step()
+            if isinstance(message, SnapshotChunk):
+                arrived.append(message)
+        return arrived
+
+    def lose(self) -> Message:
+        """The next message does not arrive; which."""
+        return self.wire.popleft()[1]
+
+    def wait(self, seconds: float) -> None:
+        """So much time goes by; both look at what they wait for."""
+        self.now += seconds
+        self.leader._look()
+        self.follower._look()
+
+    def holds_open(self) -> int:
+        """How many snapshots the leader still reads from."""
+        return len(self.leader._sending)
+
+
+@pytest.fixture
+def wire(database: Path) -> Iterator[Wire]:
+    made = Wire(database)
+    yield made
+    made.leader.close()
+
+
+def arrived_once(wire: Wire) -> None:
+    """The whole catalog, told once at each end; nothing is held open."""
+    [arrived] = wire.told["follower"]
+    assert isinstance(arrived, SnapshotArrived)
+    assert (arrived.sender, arrived.leader_term) == ("leader", TERM)
+    assert (arrived.index, arrived.term, arrived.crc) == (INDEX, 2, CRC)
+    assert arrived.catalog.jobs == JOBS
+    assert wire.told["leader"] == [SnapshotSent("follower", arrived=True)]
+    assert wire.holds_open() == 0
+
+
+def test_it_arrives_chunk_by_chunk(wire: Wire) -> None:
+    """Each is asked for; never is more than one on its way."""
+    wire.leader.send("follower", TERM)
+    seen = []
+    while wire.wire:
+        assert len(wire.wire) == 1
+        seen.append(wire.step())
+    chunks = [one for one in seen if isinstance(one, SnapshotChunk)]
+    assert [one.number for one in chunks] == list(range(len(chunks)))
+    assert [one.last for one in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert [one for one in seen if isinstance(one, SnapshotWanted)] == [
+        SnapshotWanted(INDEX, number + 1) for number in range(len(chunks))
+    ]
+    assert len(seen) == MESSAGES
+    assert len(wire.follower.whole) == len(chunks)
+    arrived_once(wire)
+
+
+MESSAGES = 8
+"""The scalars, two chunks of jobs, the last one, and what asks for each next one."""
+
+
+@pytest.mark.parametrize("at", range(MESSAGES))
+def test_any_message_may_be_lost(wire: Wire, at: int) -> None:
+    """A chunk, or what asks for the next one: the chunk comes again after a second, and counts once. Only the thanks
+    for the last one are not said again: the leader gives up, and the next answer to an Append shows what is there."""
+    wire.leader.send("follower", TERM)
+    for _ in range(at):
+        wire.step()
+    wire.lose()
+    assert not wire.wire
+    wire.wait(REPEAT_SECONDS + 0.1)
+    wire.run()
+    if at < MESSAGES - 1:
+        arrived_once(wire)
+        return
+    wire.wait(STALLED_SECONDS)
+    wire.run()
+    assert [type(one) for one in wire.told["follower"]] == [SnapshotArrived]
+    assert wire.told["leader"] == [SnapshotSent("follower", arrived=False)]
+
+
+def test_any_message_may_come_twice(wire: Wire) -> None:
+    """Nothing is taken twice for that, and what was asked long ago brings no chunk early."""
+    wire.leader.send("follower", TERM)
+    before: list[tuple[str, Message]] = []
+    while wire.wire:
+        before = [*before[-2:], wire.wire[0]]
+        wire.step()
+        answers = wire.wire.copy()
+        for copy in before:
+            wire.wire.appendleft(copy)
+            wire.step()
+        wire.wire = answers
+    arrived_once(wire)
+
+
+def test_one_that_nobody_goes_on_with_is_given_up(wire: Wire) -> None:
+    """It holds the `-wal` open; the core hears of it, and may begin another."""
+    wire.leader.send("follower", TERM)
+    wire.step()
+    wire.wire.clear()
+    wire.wait(STALLED_SECONDS + 0.1)
+    assert wire.told["leader"] == [SnapshotSent("follower", arrived=False)]
+    assert wire.holds_open() == 0
+    wire.leader.wanted("follower", SnapshotWanted(INDEX, 1))
+    assert not wire.wire, "what comes too late is nobody's"
+    wire.told["leader"].clear()
+    wire.leader.send("follower", TERM)
+    wire.run()
+    arrived_once(wire)
+
+
+def test_one_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """There is no such database."""
+    wire = Wire(tmp_path / "nowhere")
+    wire.leader.send("follower", TERM)
+    assert (list(wire.wire), wire.told["leader"]) == ([], [SnapshotSent("follower", arrived=False)])
+
+
+@pytest.mark.parametrize("asker", ["stranger", "worker", "removed", "other"])
+def test_nobody_else_is_sent_a_chunk(wire: Wire, asker: str) -> None:
+    """Whoever asks, and whatever for: chunks go to whom a snapshot was sent, and to no one else."""
+    wire.leader.send("follower", TERM)
+    wire.wire.clear()
+    for number in range(5):
+        wire.leader.wanted(asker, SnapshotWanted(INDEX, number))
+    assert not wire.wire
+    assert wire.told["leader"] == []
+
+
+def test_nor_is_one_of_another_snapshot(wire: Wire) -> None:
+    """A follower that asks for what another leader once sent, or for a chunk that is far ahead, gets no further."""
+    wire.leader.send("follower", TERM)
+    wire.wire.clear()
+    wire.leader.wanted("follower", SnapshotWanted(INDEX + 1, 1))
+    assert not wire.wire
+    wire.leader.wanted("follower", SnapshotWanted(INDEX, 4))
+    assert [cast("SnapshotChunk", one).number for _, one in wire.wire] == [0]
+
+
+def sent(wire: Wire) -> list[SnapshotChunk]:
+    """All chunks of the snapshot."""
+    wire.leader.send("follower", TERM)
+    chunks = wire.run()
+    wire.told["follower"].clear()
+    return chunks
+
+
+LIES: list[Callable[[SnapshotChunk], SnapshotChunk]] = [
+    lambda one: replace(one, payload=(one.payload[0].replace(b"job-", b"bad-"),)),
+    lambda one: replace(one, payload=()),
+    lambda one: replace(one, payload=(one.payload[0], b"[]")),
+    lambda one: replace(one, table="log"),
+    lambda one: replace(one, sha256="0" * 64),
+    lambda one: replace(one, number=one.number + 1),
+    lambda one: replace(one, number=-1),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_chunk_that_is_not_what_it_says_changes_nothing(
+    wire: Wire, at: int, lie: Callable[[SnapshotChunk], SnapshotChunk]
+) -> None:
+    """It is not taken; the right one, which comes after it, is."""
+    chunks = sent(wire)
+    for chunk in chunks:
+        if chunk.number == at:
+            wire.follower.chunk("leader", lie(chunk))
+            assert wire.told["follower"] == []
+        wire.follower.chunk("leader", chunk)
+    assert [type(one) for one in wire.told["follower"]] == [SnapshotArrived]
+
+
+def test_chunks_of_two_senders_do_not_mix(wire: Wire) -> None:
+    """Another sender's first chunk begins anew; one from its middle is nothing; what is left of the first one is
+    nothing, too."""
+    chunks = sent(wire)
+    wire.wire.clear()
+    wire.follower.chunk("leader", chunks[0])
+    wire.follower.chunk("other", chunks[1])
+    assert [to for to, _ in wire.wire] == ["leader"]
+    wire.follower.chunk("other", chunks[0])
+    for chunk in chunks[1:]:
+        wire.follower.chunk("leader", chunk)
+    assert wire.told["follower"] == []
+    for chunk in chunks[1:]:
+        wire.follower.chunk("other", chunk)
+    assert [cast("SnapshotArrived", one).sender for one in wire.told["follower"]] == ["other"]
+
+
+# the guard before them
+
+
+CAST = [
+    Member(node_id="me", name="me", number=1),
+    Member(node_id="voter", name="voter", number=2),
+    Member(node_id="learner", name="learner", number=3, voter=False),
+    Member(node_id="worker", name="worker", number=4, voter=False, eligible=False),
+    Member(node_id="removed", name="removed", number=5),
+]
+
+
+def known() -> KnownMembers:
+    """The cast as an agent knows it, after one was removed."""
+    state = State()
+    state.members = {one.number: one for one in CAST}
+    state.roster_index = 5
+    settings: Any = SimpleNamespace(node_id="me", endpoint=None)
+    members = KnownMembers(settings, state, cast("Any", SimpleNamespace(leads=False)), cast("Any", None))
+    assert members.may_command("removed")
+    del state.members[5]
+    state.roster_index = 6
+    return members
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Mesh:
+    """Nothing is bound and nobody is let in: what it hears a test says."""
+    place = Place(
+        bind="127.0.0.1",
+        advertise="127.0.0.1",
+        gate_port=0,
+        mesh_port=0,
+        pub_port=0,
+        join=(),
+        mdns=False,
+        mdns_interfaces=("127.0.0.1",),
+    )
+
+    async def serve(sender: str, call: Any) -> Any:
+        raise AssertionError
+
+    key, pair = ClusterKey(hashlib.sha256(b"a key").digest()), CurvePair(b"p" * 40, b"s" * 40)
+    made = Mesh(
+        place,
+        key,
+        pair,
+        node_id="me",
+        session=1,
+        database=tmp_path / "database",
+        install=lambda *_: None,
+        serve=serve,
+    )
+    made._core = cast("Any", SimpleNamespace(may_command=known().may_command, handle=lambda _: None))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("sender", "counts"),
+    [("voter", True), ("learner", True), ("worker", False), ("removed", False), ("stranger", False)],
+)
+def test_whose_chunk_counts(wire: Wire, mesh: Mesh, sender: str, counts: bool) -> None:
+    """Only that of a member that may hold the log: any other one's is not even kept, and is answered nothing."""
+    chunks = sent(wire)
+    said: list[tuple[str, Message]] = []
+    told: list[Event] = []
+    mesh._snapshots = Snapshots(Path("unused"), lambda to, message: said.append((to, message)), lambda: 0.0)
+    mesh._snapshots.start(told.append)
+    for chunk in chunks:
+        mesh._heard(sender, 0, chunk)
+    assert said == ([(sender, SnapshotWanted(INDEX, number + 1)) for number in range(len(chunks))] if counts else [])
+    assert [type(one) for one in told] == ([SnapshotArrived] if counts else [])
+    assert (mesh._snapshots._arriving, bool(mesh._snapshots.whole)) == (None, counts)
+
+
+@pytest.mark.parametrize("sender", ["voter", "learner", "worker", "removed", "stranger"])
+def test_whoever_asks_for_a_chunk_is_sent_one_of_his_own_snapshot_only(database: Path, mesh: Mesh, sender: str) -> None:
+    """The mesh asks nobody who he is for that: a snapshot is sent to members that hold the log, by the core's word."""
+    said: list[tuple[str, Message]] = []
+    mesh._snapshots = Snapshots(database, lambda to, message: said.append((to, message)), lambda: 0.0)
+    mesh._snapshots.send("voter", TERM)
+    said.clear()
+    mesh._heard(sender, 0, SnapshotWanted(INDEX, 1))
+    assert [to for to, _ in said] == (["voter"] if sender == "voter" else [])
+    mesh._snapshots.close()
