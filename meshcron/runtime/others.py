@@ -8,7 +8,7 @@ says so, as after a power cut that damaged all disks alike, an operator has to c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,18 +48,23 @@ def noted(folder: Path) -> Others | None:
         return None
 
 
-def others_of(cluster: str, node_id: str, members: Iterable[MemberInfo]) -> Others | None:
-    """What is to be noted; None where nobody else votes, or where they are is not known yet."""
-    places = (one.endpoint for one in members if one.voter and one.node_id != node_id)
-    gates = sorted((place.host, place.gate_port) for place in places if place is not None)
-    return Others(cluster, tuple(gates)) if cluster and gates else None
+def others_of(cluster: str, node_id: str, members: Sequence[MemberInfo], before: Others | None) -> Others | None:
+    """What is to be noted after `before`; None where nobody else votes. One not heard since the start may be where it
+    was."""
+    if not cluster or not members:
+        return before
+    places = [one.endpoint for one in members if one.voter and one.node_id != node_id]
+    gates = {(place.host, place.gate_port) for place in places if place is not None}
+    if None in places and before is not None and before.cluster == cluster:
+        gates.update(before.gates)
+    return Others(cluster, tuple(sorted(gates))) if gates else None
 
 
 async def keep_noted(folder: Path, agent: Agent, node_id: str) -> None:
     """For as long as the agent runs."""
     written = await asyncio.to_thread(noted, folder)
     while True:
-        found = others_of(agent.cluster, node_id, agent.roster())
+        found = others_of(agent.cluster, node_id, agent.roster(), written)
         if found != written:
             with suppress(OSError):  # a full disk is told of elsewhere
                 await asyncio.to_thread(_write, folder, found)
