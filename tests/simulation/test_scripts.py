@@ -1050,7 +1050,7 @@ def test_a_follower_whose_disk_went_back_votes_no_more() -> None:
         return isinstance(effect.message, messages.Append) and bool(effect.message.heads)
 
     world.tap = tap
-    put(world, "kept", tags={"role": "web:1"})
+    put(world, "kept", tags={"at": str(leader.number)})  # nothing is open for long on whoever is gone
     world.run_for(0.3)
     forgetful.roll_back(before)
     world.run_for(2)
