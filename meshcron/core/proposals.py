@@ -78,7 +78,7 @@ class Proposals:
         if member is None:
             raise NotFound("member", name)
         if len(self._state.members) == 1:
-            raise Conflict("name", f"{name!r} is the last member", "end it and delete its data directory")
+            raise Conflict("name", f"{member.name!r} is the last member", "end it and delete its data directory")
         return entries.MemberPut(replace(member, leaving=True))
 
     # jobs

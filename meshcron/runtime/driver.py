@@ -21,7 +21,7 @@ from meshcron.core import effects
 from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event, HelloHeard, MessageReceived, Persisted, Proposed, Woke
-from meshcron.errors import NoLeader
+from meshcron.errors import NoLeader, OutcomeUnknown
 from meshcron.messages import GateMessage, Hello, Message
 from meshcron.model import Instant, Launch
 from meshcron.rows import Row
@@ -113,7 +113,8 @@ class Driver:
             self._timer.cancel()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_result(NoLeader(ENDING))
+                # It may be in the log already, and be committed by others.
+                answer.set_result(OutcomeUnknown("this agent is ending; the write may still take effect"))
 
     # events in
 

@@ -20,6 +20,7 @@ from meshcron.net.gate import Gate
 from meshcron.net.interfaces import interface_addresses
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey
 from meshcron.rows import Loaded
+from meshcron.vocabulary import VOCABULARY
 
 LOOK_SECONDS = 3.0
 """So long mDNS is listened to: agents answer within a second. A gate that is known has two seconds more."""
@@ -101,7 +102,14 @@ class Inquiry:
         self._fingerprint = key.fingerprint
         name = ours.names.get(ours.node_id, "")
         profile = Profile(
-            node_id=ours.node_id, name=name, public_key=public_key, endpoint=NOWHERE, tags={}, facts={}, session=session
+            node_id=ours.node_id,
+            name=name,
+            public_key=public_key,
+            endpoint=NOWHERE,
+            tags={},
+            facts={},
+            session=session,
+            protocol=VOCABULARY.protocol,
         )
         self._hello = Hello(profile, ours.cluster, ours.generation, virgin=False)
         self._gate = Gate(

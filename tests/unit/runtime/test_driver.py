@@ -13,7 +13,7 @@ from meshcron import commands
 from meshcron.core import effects, events
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
-from meshcron.errors import NoLeader
+from meshcron.errors import OutcomeUnknown
 from meshcron.messages import Endpoint, Hello, Profile, Refused, ResultAck
 from meshcron.model import SECOND_US
 from meshcron.rows import BallotRow
@@ -339,7 +339,7 @@ def test_a_defect_in_the_core_ends_the_agent() -> None:
         assert [type(one) for one in heard] == [events.Proposed, events.Woke]
         assert (world.did, world.written, world.halted) == ([], [1], [LINE])
         assert [(one["log_level"], one["exc_info"]) for one in lines] == [("error", DEFECT)]
-        assert isinstance(await waiting, NoLeader)
+        assert isinstance(await waiting, OutcomeUnknown)
 
     story(tell)
 
@@ -441,7 +441,7 @@ def test_after_close_nothing_happens() -> None:
         world.driver.handle(events.Woke())
         assert len(world.core.heard) == 1
         assert world.did == []
-        assert isinstance(await waiting, NoLeader)
+        assert isinstance(await waiting, OutcomeUnknown)
 
     story(tell)
 
