@@ -30,6 +30,8 @@ LONG_EVERY = 50
 LARGE_EVERY = 100
 """One seed in so many has up to 50 agents."""
 
+AGENTS_MAX = 50
+
 SCALE = 20
 """The long times are divided by it: half a minute and more in the product."""
 
@@ -107,13 +109,17 @@ def live_through(seed: int) -> Cluster:
     dice = world.random
     large = seed % LARGE_EVERY == LARGE_EVERY // 2
     voters = 5 if large else dice.choice((1, 3, 3, 3, 5))
-    form(world, voters=voters, workers=dice.randrange(15, 35) if large else dice.choice((0, 0, 1, 3)))
+    form(
+        world,
+        voters=voters,
+        workers=dice.randrange(15, AGENTS_MAX - voters + 1) if large else dice.choice((0, 0, 1, 3)),
+    )
     schedules = ("*/10 * * * * *",) if large else ("* * * * * *", "*/2 * * * * *", "@every 3s")
     some_jobs(world, schedules, deadlines_s=(3, 20, 3600))
     world.run_for(1)
     world.crash_chance = dice.choice((0, 0, 0.0002, 0.001))
     straggle_us = dice.choice((30, 30, 3600)) * SECOND_US
-    hosts_max = 50 if large else len(world.hosts) + 2
+    hosts_max = AGENTS_MAX if large else len(world.hosts) + 2
     faults = Faults(world, hosts_max=hosts_max, schedules=schedules, straggle_us=straggle_us)
     ends = world.now_us + TROUBLE_S * SECOND_US
     while world.now_us < ends:
