@@ -16,10 +16,12 @@ from datetime import datetime
 from msgspec import Struct
 from world import START_WALL_US, Disk  # type: ignore[import-not-found] # conftest.py adds this folder
 
-from meshcron import commands, messages
-from meshcron.core import effects, events
+from meshcron import commands, entries, messages
+from meshcron.core import catalog_members, effects, events
 from meshcron.core.agent import Agent
 from meshcron.core.beats import HEARTBEATS
+from meshcron.core.catalog import Catalog
+from meshcron.core.catalog_members import HOLD_DOWN_MAX_US
 from meshcron.core.catalog_outcomes import RERUNS_MAX
 from meshcron.core.dispatch import ALL, tag_topic
 from meshcron.core.effects import Effect
@@ -28,9 +30,10 @@ from meshcron.core.replication import IN_FLIGHT_MAX
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.timing import Timing
+from meshcron.core.voter import Committed
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
-from meshcron.rows import BallotRow, Loaded, MarkRow, MetaRow, SeenRow
+from meshcron.rows import BallotRow, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
 
 BOOT_US = 1_000_000_000
 NEVER_US = 1 << 62
@@ -38,6 +41,12 @@ NEVER_US = 1 << 62
 WAITING_MAX = 1_000
 """17: so many effects, groups of rows and results may wait at an agent: ten times what the worst of the first fifty
 seeds has, and soon reached by what is repeated and never taken away."""
+
+SAMPLE_EVERY = 1_000
+"""Events between two looks at whole logs and states (PROTOCOL 10)."""
+
+SAMPLED_ENTRIES = 200
+"""So many of the last entries of each log are looked at then; at the end all."""
 
 BACKLOG_MAX = 5_000
 """17: the same for what arrives while a machine stands still."""
@@ -169,6 +178,8 @@ class Host:
             generation=messages.next_generation(self.disk.mark.generation, self.node_id) if self.recovers else 0,
         )
         self.recovers = False
+        if not self.is_copy:
+            self.world.tags[self.node_id] = self.tags
         self.agent = self.build(settings, self.disk.load())
         self.checked_commit = self.agent.ledger.commit_index
         self.perform(self.agent.start(self.now()))
@@ -255,6 +266,11 @@ class Host:
         fence = self.agent.runner.fence
         wanted = self.agent.handle(event, self.now())
         self.world.watch(self)
+        for effect in wanted:
+            if isinstance(effect, effects.Persist):
+                self.world.check_rows(self.agent, effect.rows)
+        if self.world.events % SAMPLE_EVERY == 0:
+            self.world.check_samples()
         self.world.check_fence(event, fence, wanted)
         self.perform(wanted)
         if isinstance(event, events.Persisted) and self.agent is not None:
@@ -324,8 +340,13 @@ class Host:
                 self._persist(effect.n, lambda: self.disk.write(effect.rows))
             case effects.InstallSnapshot():
                 assert self.arrived is not None
-                snapshot = self.arrived
-                self._persist(effect.n, lambda: self.disk.install(snapshot))
+                snapshot, offered = self.arrived, self.disk.offered
+
+                def install() -> None:
+                    self.disk.offered = offered  # another one may have arrived since
+                    self.disk.install(snapshot)
+
+                self._persist(effect.n, install)
             case effects.Send():
                 world.send(self, effect.to, effect.message)
             case effects.Publish():
@@ -477,6 +498,18 @@ class Cluster:
         """Clock epoch and cursor of each job, by cluster."""
         self.hand_overs: dict[str, tuple[int, int]] = {}
         """The last hand-over of each cluster and how long it holds down the next."""
+        self.taken_over: dict[str, int] = {}
+        """When the last hand-over was decided whose heir was told, by cluster."""
+        self.tags: dict[str, dict[str, str]] = {}
+        """Of every agent there ever was, by node id."""
+        self.folded: dict[tuple[str, int], int] = {}
+        """The last entry whose records were looked at, by cluster and generation."""
+        self.records: dict[tuple[str, str, int], dict[str, Execution]] = {}
+        """Executions by cluster, run and attempt, then by id, as the entries told of them, the newest word on each."""
+        self.chains: dict[tuple[str, int, int, int], int] = {}
+        """Chain CRC of each entry that was looked at, by cluster, generation, index and term."""
+        self.folds: dict[tuple[str, int], tuple[Catalog, State]] = {}
+        """By cluster and generation: what the entries come to, folded in once more."""
         self.acknowledged: dict[tuple[str, int], int] = {}
         """The newest revision of each job that somebody was told is written."""
         self.deletable: set[str] = set()
@@ -774,22 +807,77 @@ class Cluster:
             before = self.cursors.get((cluster, uid), cursor)
             assert cursor >= before, f"10: the cursor of job {job.job.name} fell from {before} to {cursor}"
             self.cursors[cluster, uid] = cursor
-        for execution_id in state.open.keys() - self.intended:
-            self._check_attempt(state, state.open[execution_id])
+            # A retry that was owed before an edit is made after it.
+            most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
+            self.attempts_max[uid] = max(most, self.attempts_max.get(uid, 0))
 
-    def _check_attempt(self, state: State, attempt: Execution) -> None:
-        """Attempt n+1 of a run on an agent comes only after n is over, and where the job wants it."""
-        if attempt.uid not in state.jobs:
+    def check_rows(self, agent: Agent, rows: tuple[Row, ...]) -> None:
+        """What entries record of executions, entry by entry; asked of whoever applies each first."""
+        life, some = (agent.cluster, agent.generation), []
+        for row in rows:
+            if isinstance(row, ExecutionRow):
+                some.append(row.execution)
+            elif isinstance(row, MetaRow) and row.key == "applied":
+                index, found, some = int(row.value.split()[0]), some, []
+                if index > self.folded.get(life, 0):
+                    self.folded[life] = index
+                    for execution in found:
+                        self._check_record(agent, execution)
+
+    def _check_record(self, agent: Agent, told: Execution) -> None:
+        """Who may run it, and whether its attempt has its turn."""
+        known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
+        opens = told.id not in known and not told.status.final
+        known[told.id] = told
+        if not opens:
             return
-        job = state.jobs[attempt.uid]
-        # A retry that was owed before an edit is made after it, and an edit may have added targets or taken some away.
-        most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
-        self.attempts_max[attempt.uid] = most = max(most, self.attempts_max.get(attempt.uid, 0))
-        assert attempt.attempt <= most, f"12: attempt {attempt.attempt} of {job.job.name}"
-        never_edited = job.revision == attempt.uid
-        if never_edited and (job.job.tags or {}).get("role") == "web:1":  # one target: its attempts follow each other
-            others = [one.id for one in state.open.values() if one.run_id == attempt.run_id and one is not attempt]
-            assert not others, f"12: {others} are open beside attempt {attempt.attempt}"
+        job = agent.state.definition(told.uid, told.revision)
+        for key, value in ((job.tags if job is not None else None) or {}).items():
+            wanted, _, most = value.partition(":")
+            assert self.tags[told.node_id].get(key) == wanted, (
+                f"7: {told.run_id} runs on {told.agent}, no {key}={wanted}"
+            )
+            targets = {one.node_id for one in known.values()}
+            enough = not most or told.attempt > 1 or len(targets) <= int(most)
+            assert enough, f"7: {told.run_id} is for {len(targets)} agents, wanted are {most}"
+        if told.attempt == 1:
+            return
+        before = self.records.get((agent.cluster, told.run_id, told.attempt - 1), {}).values()
+        over = sum(one.status.final and one.status is not Status.SUCCESS for one in before)
+        begun = sum(one.due_cluster_us > 0 for one in known.values())
+        assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} ended badly before"
+        most_attempts = self.attempts_max.get(told.uid, 1 << 62)
+        assert told.attempt <= most_attempts, (
+            f"12: attempt {told.attempt} of {told.run_id}, {most_attempts} are allowed"
+        )
+
+    def check_samples(self) -> None:
+        """Now and then: logs agree with all that was ever seen in one, and states are what the entries come to."""
+        holders = [(host, host.agent) for host in self.hosts if host.agent is not None and host.agent.holds_log]
+        for host, agent in sorted(holders, key=lambda one: one[1].state.applied[0]):
+            life, rows = (agent.cluster, agent.generation), host.disk.log
+            for index in range(max(1, host.disk.last_index - SAMPLED_ENTRIES), host.disk.last_index + 1):
+                if index in rows:
+                    crc = self.chains.setdefault((*life, index, rows[index].term), rows[index].crc)
+                    assert crc == rows[index].crc, f"3: entry {index} of term {rows[index].term} differs on {host.name}"
+            if host.build is Agent:
+                self._check_fold(agent, life)
+
+    def _check_fold(self, agent: Agent, life: tuple[str, int]) -> None:
+        log, state = agent.ledger._voter.log, agent.state
+        if life not in self.folds and log.base_index == 0:
+            self.folds[life] = Catalog(fresh := State.load(Disk().load())), fresh
+        if life not in self.folds:
+            return
+        catalog, ours = self.folds[life]
+        if not log.base_index <= ours.applied[0] <= state.applied[0]:
+            return
+        for index in range(ours.applied[0] + 1, state.applied[0] + 1):
+            row = log.row(index)
+            catalog.apply(Committed(index, row.term, row.crc, entries.decode(row.body)))
+        theirs = state.applied, state.jobs, state.open, state.owed, state.members
+        same = (ours.applied, ours.jobs, ours.open, ours.owed, ours.members) == theirs
+        assert same, f"5: up to entry {state.applied[0]} the log comes to another state"
 
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
@@ -828,11 +916,23 @@ class Cluster:
             case messages.RunAck():
                 taken = {ack.execution_id for ack in message.acks if ack.state == "accepted"}
                 assert taken <= source.disk.taken, f"{source.name} accepts before it is written down"
+            case messages.TakeOver():
+                self._check_hand_over(agent, source.node_id)
             case messages.Run():
                 for order in message.orders:
                     assert order.execution_id in self.intended, f"8: {order.execution_id} is ordered before its commit"
             case _:
                 pass
+
+    def _check_hand_over(self, agent: Agent, leader: str) -> None:
+        """Each follows from an entry of its own, and those keep their distance, unless the leader must not stay."""
+        member = agent.state.member_of(leader)
+        if member is None or member.leaving or not member.eligible or not agent._settings.eligible:
+            return
+        at_us, last_us = agent.state.hand_over[0], self.taken_over.get(agent.cluster, -HOLD_DOWN_MAX_US)
+        assert at_us, "15: an heir is told, and nothing was decided"
+        assert at_us >= last_us + catalog_members.HOLD_DOWN_US, "15: heirs are told twice within a hold-down"
+        self.taken_over[agent.cluster] = at_us
 
     def _vote(self, source: Host, term: int, to: str) -> None:
         assert source.agent is not None

@@ -13,6 +13,12 @@ from meshcron.model import SECOND_US, Job
 POLICIES = ("allow", "forbid", "queue", "replace")
 """Jobs of these names keep their schedule: each of their ticks is accounted for."""
 
+ROLES = ("web", "web", "db", "mail")
+"""What machines are for: of most jobs some agents run nothing."""
+
+WANTED = (None, {"role": "web"}, {"role": "web:1"}, {"role": "web:2"}, {"role": "db"})
+"""Whom jobs may ask for. The first voter is for web: whoever asks for db may find nobody, and that has its record."""
+
 SCRATCH = ("one", "two")
 """Jobs of these names are edited, switched off and deleted."""
 
@@ -120,7 +126,7 @@ class Faults:
         is set aside (runtime/set_aside.py). As long as it lives nothing else goes wrong, and it is none of an only
         voter: nothing is promised of a copy whose original nobody else hears (README)."""
         original = self.world.random.choice(self.world.hosts)
-        if original is host or not self._may_lose(host) or not self._all_hear(original):
+        if original is host or not self._may_lose(host) or not self._all_hear(original, besides=host):
             return
         world, may_go_back = self.world, self.world.rolled_back
         world.cuts.clear()
@@ -137,14 +143,18 @@ class Faults:
         world.rolled_back, world.crash_chance = may_go_back, crash_chance
         host.start()
 
-    def _all_hear(self, host: Host) -> bool:
+    def _all_hear(self, host: Host, besides: Host) -> bool:
         """Whether all that run are in one cluster with this one and hear it, which cannot decide alone."""
         if host.agent is None or not host.agent.cluster or host.agent.stands_alone:
             return False
-        live = [one for one in self.world.hosts if one.agent is not None and one is not host]
+        live = [one for one in self.world.hosts if one.agent is not None and one not in (host, besides)]
         still = any(one.paused_until_us for one in self.world.hosts)
-        return not still and all(
-            one.agent.cluster == host.agent.cluster and one.agent.is_heard(host.node_id, one.now()) for one in live
+        return (
+            not still
+            and bool(live)
+            and all(
+                one.agent.cluster == host.agent.cluster and one.agent.is_heard(host.node_id, one.now()) for one in live
+            )
         )
 
     def _lose(self, host: Host) -> None:
@@ -225,7 +235,7 @@ class Faults:
                     disabled=dice.random() < 0.3,
                     catch_up=dice.choice(("skip", "latest")),
                     retries=dice.choice((0, 1)),
-                    tags=dice.choice((None, {"role": "web:1"})),
+                    tags=dice.choice(WANTED),
                 )
             )
         )
@@ -241,7 +251,8 @@ class Faults:
 
     def newcomer(self, _host: Host) -> None:
         if len(self.world.hosts) < self.hosts_max:
-            self.world.add(eligible=self.world.random.random() < 0.6).start()
+            tags = {"role": self.world.random.choice(ROLES)}
+            self.world.add(tags, eligible=self.world.random.random() < 0.6).start()
 
     def remove(self, host: Host) -> None:
         """`members rm`, one at a time; somebody who may vote stays. Of three that vote, one that dies for good and one
@@ -290,7 +301,7 @@ def some_jobs(world: Cluster, schedules: tuple[str, ...], deadlines_s: tuple[int
             name=policy,
             schedule=dice.choice(schedules),
             command="true",
-            tags=dice.choice((None, {"role": "web"}, {"role": "web:1"})),
+            tags=dice.choice(WANTED),
             concurrency=policy,  # type: ignore[arg-type]
             retries=dice.choice((0, 0, 2)),
             retry_delay_us=dice.choice((0, SECOND_US)),

@@ -24,7 +24,7 @@ def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[st
     for uid, state in jobs.items():
         wrong = unaccounted_ticks(leader, uid, settled_us) if accounted else []
         assert not wrong, f"P2: job {state.job.name} has ticks without exactly one record: {wrong[:5]}"
-        check_targets(leader, uid)
+        check_targets(world, leader, uid)
     check_once_a_tick(leader)
     check_ends(world, leader)
     check_acknowledged(world, leader)
@@ -35,8 +35,8 @@ def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[st
     check_bounds(world)
 
 
-def check_targets(leader: Host, uid: int) -> None:
-    """7: `role: web:1` chooses one agent a run; nobody is chosen twice."""
+def check_targets(world: Cluster, leader: Host, uid: int) -> None:
+    """7: whoever was chosen has the tags; `role: web:1` chooses one agent a run; nobody is chosen twice."""
     state = leader.agent.state.jobs[uid]
     chosen: dict[str, list[str]] = defaultdict(list)
     for one in leader.disk.executions.values():
@@ -44,8 +44,9 @@ def check_targets(leader: Host, uid: int) -> None:
             chosen[one.run_id].append(one.node_id)
     for run_id, nodes in chosen.items():
         assert len(nodes) == len(set(nodes)), f"7: {run_id} was given to one agent twice"
-        if (state.job.tags or {}).get("role") == "web:1":
-            assert len(nodes) <= 1, f"7: {run_id} was given to {len(nodes)} agents"
+        role, _, most = (state.job.tags or {}).get("role", "").partition(":")
+        assert not role or {world.tags[node_id]["role"] for node_id in nodes} == {role}, f"7: {run_id} is not for them"
+        assert not most or len(nodes) <= int(most), f"7: {run_id} was given to {len(nodes)} agents"
 
 
 def check_once_a_tick(leader: Host) -> None:

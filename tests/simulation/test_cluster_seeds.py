@@ -6,16 +6,21 @@ agents; one in fifty is 2 hours long with every time as it is in the product.
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from cluster import Cluster  # type: ignore[import-not-found] # conftest.py adds this folder
-from faults import POLICIES, Faults, some_jobs  # type: ignore[import-not-found]
+from faults import POLICIES, ROLES, Faults, some_jobs  # type: ignore[import-not-found]
 from invariants import check_all  # type: ignore[import-not-found]
 from replay import replayed  # type: ignore[import-not-found]
 
+import meshcron.core
 from meshcron import commands
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.model import SECOND_US
@@ -40,9 +45,23 @@ LONG_TIMES_US = {
     "meshcron.core.stewardship.HAND_OVER_STABLE_US": 30 * SECOND_US,
     "meshcron.core.intents.START_WINDOW_US": 120 * SECOND_US,
     "meshcron.core.roster.DEAD_US": 600 * SECOND_US,
+    "meshcron.core.encounters.LEADERLESS_US": 30 * SECOND_US,
+    "meshcron.core.answers.REPEAT_US": 600 * SECOND_US,
+    "meshcron.core.runner.SPEC_KEPT_US": 3600 * SECOND_US,
+    "meshcron.core.runner.SPEC_LOOK_US": 60 * SECOND_US,
+    "meshcron.core.gate.REFUSED_EVERY_US": 600 * SECOND_US,
+    "meshcron.core.leading.PRUNE_EVERY_US": 6 * 3600 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_MAX_US": 3600 * SECOND_US,
 }
+UNSCALED_US = {
+    "meshcron.core.clocks.STEP_US": "clocks step in seeds by up to an hour, as people set them",
+    "meshcron.core.scheduler.RESEAT_STEP_US": "the same; what lies three hours ahead is for directed stories",
+    "meshcron.core.catalog_outcomes.RETRY_DELAY_MAX_US": "a bound of what a job may ask for",
+    "meshcron.core.catalog_cluster.FAR_WALL_US": "means never",
+}
+"""Long times that stay as they are, and why."""
+
 SCALED = Timing(stable_us=LAN.stable_us // SCALE, lost_us=LAN.lost_us // SCALE)
 
 TROUBLE_S = 30
@@ -80,10 +99,12 @@ def formed(world: Cluster) -> None:
 def form(world: Cluster, *, voters: int, workers: int) -> None:
     """All start at about the same time; some of them see each other only after each side has a cluster of its own."""
     dice = world.random
-    for _ in range(voters):
-        world.add()
+    for at in range(voters):
+        world.add({"role": dice.choice(ROLES) if at else "web"})
     for _ in range(workers):
-        world.add(eligible=False)
+        world.add({"role": dice.choice(ROLES)}, eligible=False)
+    for host in world.hosts:
+        host.slots = dice.choice((4, 8))
     apart = len(world.hosts) > 1 and dice.random() < 0.2
     if apart:
         hosts = dice.sample(world.hosts, len(world.hosts))
@@ -231,6 +252,17 @@ def test_a_cluster_keeps_its_promise(first: int) -> None:
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
         with replayed(seed, f"scripts/seeds 1 {seed}"):
             keeps_its_promise(seed)
+
+
+def test_every_long_time_of_the_core_is_scaled_or_has_a_reason_not_to_be() -> None:
+    """What is half a minute or more in the product would not happen within the minute of a seed."""
+    found: dict[str, int] = {}
+    for module in pkgutil.iter_modules(meshcron.core.__path__, "meshcron.core."):
+        source = importlib.import_module(module.name)
+        for name in re.findall(r"^([A-Z_]+_US)\b.*=", inspect.getsource(source), re.MULTILINE):
+            if (us := getattr(source, name)) >= 30 * SECOND_US:
+                found[f"{module.name}.{name}"] = us
+    assert found == LONG_TIMES_US | {name: found[name] for name in UNSCALED_US}
 
 
 def test_whatever_a_seed_dies_of_its_replay_is_told() -> None:

@@ -454,9 +454,9 @@ MUTATIONS = (
         catalog_members.Members,
         "hand_over",
         "self._state.hand_over = entry.cluster_us, hold_us",
-        "self._state.hand_over = 0, 0",
+        "self._state.hand_over = entry.cluster_us, 0",
         scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
-        "15: two hand-overs within the hold-down",
+        "15: heirs are told twice within a hold-down",
     ),
     Mutation(
         "who has lost what it acknowledged is told",
