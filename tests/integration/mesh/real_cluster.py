@@ -108,6 +108,8 @@ class RealCluster:
         """Each agent's folder has its name; the last one has role=db, the others role=web."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.voters = 3
+        """How many vote once it is whole, as the last call said."""
         self.key = key or ClusterKey(os.urandom(SECRET_BYTES))
         self.key_file = folder / "cluster.key"
         self.key_file.touch(mode=0o600)
@@ -126,14 +128,15 @@ class RealCluster:
             agent.wait()
         self.heal(voters, FORM_SECONDS)
 
-    def heal(self, voters: int = 3, seconds: float = HEAL_SECONDS) -> None:
-        """Whatever a test did: all run, hear each other, know one leader, and so many vote."""
+    def heal(self, voters: int = 0, seconds: float = HEAL_SECONDS) -> None:
+        """Whatever a test did: all run, hear each other, know one leader, and so many vote, or as many as before."""
+        self.voters = voters or self.voters
         for agent in self.agents:
             if agent.running:
                 agent.resume()
             else:
                 agent.start()
-        wait_for(lambda: self.is_one(voters), f"one cluster of {self.names}", seconds)
+        wait_for(lambda: self.is_one(self.voters), f"one cluster of {self.names}", seconds)
 
     def is_one(self, voters: int) -> bool:
         """Whether each agent tells of the same members, all alive, one leader, and so many voters."""

@@ -17,7 +17,9 @@ PAIR_SECONDS = 20.0
 
 
 def pair_story(folder: Path, rounds: int) -> None:
-    """Two fresh nodes of one key start in the same instant: one cluster, each time. A job added at once is on both."""
+    """Two fresh nodes of one key start in the same instant: one cluster, each time. Jobs added at once run on both, and
+    each tick has its one start and record."""
+    folder.mkdir()
     for number in range(rounds):
         pair = RealCluster(folder / str(number), ["left", "right"])
         try:
@@ -25,25 +27,33 @@ def pair_story(folder: Path, rounds: int) -> None:
                 agent.spawn()
             for agent in pair.agents:
                 agent.wait()
-            wait_for(lambda: pair.is_one(voters=1), "one cluster of two", PAIR_SECONDS)  # noqa: B023 - called here
+            pair.heal(voters=1, seconds=PAIR_SECONDS)
             pair.agents[number % 2].add("first", "echo both")
             for agent in pair.agents:
                 wait_for(lambda: agent.jobs() == ["first"], "the job on both")  # noqa: B023 - called here
+            watch = Watch(pair, "pair")
+            watch.begin()
+            watch.end()
         finally:
             pair.close()
+        shutil.rmtree(pair.folder)
 
 
 def test_20_two_fresh_nodes_in_the_same_instant(folder: Path) -> None:
     """A short dose."""
-    folder.mkdir()
     pair_story(folder, 1)
 
 
 @pytest.mark.slow
 def test_20_two_fresh_nodes_in_the_same_instant_ten_times(folder: Path) -> None:
-    """The full dose."""
-    folder.mkdir()
+    """A longer one."""
     pair_story(folder, 10)
+
+
+@pytest.mark.named
+def test_20_two_fresh_nodes_in_the_same_instant_a_hundred_times(folder: Path) -> None:
+    """The full dose."""
+    pair_story(folder, 100)
 
 
 @pytest.mark.slow
