@@ -27,7 +27,7 @@ RUNS_MAX = 100_000
 """In the history of a job: all that a test can start in an hour."""
 
 BUSY_LATE_US = SECOND_US
-"""On a machine that runs other tests beside this one; the goal of 200 ms is scripts/demo-failover's."""
+"""On a machine that runs other tests beside this one; the goal of 200 ms is asked for after fifteen kills."""
 
 
 class MeshAgent(RealAgent):
