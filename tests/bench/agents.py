@@ -59,8 +59,13 @@ class Agent:
     def _log(self) -> Path:
         return self.folder.with_suffix(".log")
 
+    @property
+    def _address(self) -> Path:
+        return self.folder / "agent.json"
+
     def spawn(self) -> None:
         """Start its process, and do not wait for it."""
+        self._address.unlink(missing_ok=True)  # a killed one has left it
         flags = ["--name", self.name, "--data-dir", str(self.folder), "--http", "127.0.0.1:0", *self._flags]
         flags += ["--bind", "127.0.0.1", "--gate-port", "0", "--mesh-port", "0", "--pub-port", "0"]
         with self._log.open("a") as stderr:
@@ -80,7 +85,9 @@ class Agent:
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
             raise Failed(f"{self.name} did not start:\n{self._log.read_text()}")
-        self.url = json.loads((self.folder / "agent.json").read_text())["url"]
+        # Written right after that line, and whole at once; soon, since starts are measured.
+        wait_until(f"the address of {self.name}", self._address.exists, START_SECONDS, poll_seconds=0.001)
+        self.url = json.loads(self._address.read_text())["url"]
         self.token = (self.folder / "local.token").read_text().strip()
 
     def stop(self) -> None:
@@ -224,10 +231,10 @@ def running(folder: Path, count: int, bytecode: Path) -> Iterator[Cluster]:
         cluster.stop()
 
 
-def wait_until(what: str, condition: Any, seconds: float) -> None:
+def wait_until(what: str, condition: Any, seconds: float, poll_seconds: float = POLL_SECONDS) -> None:
     """Looks again and again. Raises Failed with `what` when it stays false for too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise Failed(f"waited {seconds:g} s in vain: {what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
