@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from agents import Agent, Cluster, wait_until
 from bench import Bench
 from failed import Failed
 from goals import KILLED_P50_S, KILLED_P99_S, SEEN_S, STOPPED_P99_S
-from table import Figure, quantile
+from table import Figure, milliseconds, quantile
 
 from tests.checker import COMMAND, LATE_US, SECOND_US, Down, Findings, Job, checked
 
@@ -24,6 +25,7 @@ KILLS = 50
 STOPS = 10
 CRASHES = 10
 SEED = 4
+CALMS = 20
 WRITE_SECONDS = 20.0
 HEAL_SECONDS = 40.0
 HORIZON_US = 3 * SECOND_US
@@ -126,6 +128,33 @@ def seen(others: Sequence[Agent], name: str, began: float) -> float:
     return time.perf_counter() - began
 
 
+@dataclass(frozen=True)
+class Calm:
+    """Seconds that the same takes where nothing is wrong: no fault is answered, or seen, sooner than that."""
+
+    writes: list[float]
+    looks: list[float]
+
+    @staticmethod
+    def of(cluster: Cluster) -> Calm:
+        calm = Calm([], [])
+        for _ in range(CALMS):
+            calm.writes.append(written([cluster.entrance], time.perf_counter()))
+            began = time.perf_counter()
+            for agent in cluster.others(cluster.entrance):
+                agent.call("GET", "/v1/members")
+            calm.looks.append(time.perf_counter() - began)
+        return calm
+
+    @property
+    def write(self) -> str:
+        return f"a write without a fault {milliseconds([quantile(self.writes, 0.5), quantile(self.writes, 0.99)])}"
+
+    @property
+    def look(self) -> str:
+        return f"a look at all others {milliseconds([quantile(self.looks, 0.5), quantile(self.looks, 0.99)])}"
+
+
 def rounds(watched: Watched, chance: random.Random) -> tuple[list[float], list[float], list[float]]:
     """Leaders killed, leaders stopped, other agents killed, each at any instant of a second."""
 
@@ -158,6 +187,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     with bench.running("failover") as cluster:
         watched = Watched(cluster, bench.folder / "failover-starts")
         watched.begin(bench.goals.tags)
+        calm = Calm.of(cluster)
         kills, stops, crashes = rounds(watched, random.Random(SEED))
         found = watched.judged()
     p50, p99 = quantile(kills, 0.5), quantile(kills, 0.99)
@@ -165,14 +195,16 @@ def measure(bench: Bench) -> Iterator[Figure]:
         f"fail-over, {KILLS} kills -9, p50 / p99",
         f"{p50:.2f} / {p99:.2f} s",
         f"<= {KILLED_P50_S:g} / {KILLED_P99_S:g} s",
-        met=p50 <= KILLED_P50_S and p99 <= KILLED_P99_S,
+        calm.write,
+        p50 <= KILLED_P50_S and p99 <= KILLED_P99_S,
     )
     p99 = quantile(stops, 0.99)
     yield Figure(
         f"fail-over, {STOPS} SIGSTOPs, p50 / p99",
         f"{quantile(stops, 0.5):.2f} / {p99:.2f} s",
         f"p99 <= {STOPPED_P99_S:g} s",
-        met=p99 <= STOPPED_P99_S,
+        calm.write,
+        p99 <= STOPPED_P99_S,
     )
     yield Figure(
         f"ticks over {LATE_US // 1000} ms late across them",
@@ -186,5 +218,6 @@ def measure(bench: Bench) -> Iterator[Figure]:
         f"{CRASHES} crashed agents seen by all, p50 / p99",
         f"{quantile(crashes, 0.5):.2f} / {p99:.2f} s",
         f"<= {SEEN_S:g} s",
-        met=p99 <= SEEN_S,
+        calm.look,
+        p99 <= SEEN_S,
     )
