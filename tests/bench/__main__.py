@@ -1,6 +1,7 @@
 """The speed table of the design, as this machine meets it: each figure beside the limit measured in the same run.
 
-Real agents on 127.0.0.1 with free ports, in temporary folders; only processes that were started here are ended.
+Real agents on 127.0.0.1 with free ports, or in network namespaces made for it, in temporary folders; only processes
+that were started here are ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import burst
+import cut
 import failover
 import forming
 import http_get
@@ -48,7 +50,7 @@ SHARED: dict[str, Measure] = {
     "simulator": simulator.measure,
 }
 ALONE: dict[str, Measure] = {"starting": starting.measure}
-TOGETHER: dict[str, Measure] = {"forming": forming.measure, "failover": failover.measure}
+TOGETHER: dict[str, Measure] = {"forming": forming.measure, "failover": failover.measure, "cut": cut.measure}
 COLUMNS: dict[str, tuple[Goals, dict[str, Measure]]] = {
     "one": (ONE_AGENT, SHARED | ALONE),
     "three": (THREE_VOTERS, SHARED | TOGETHER),
@@ -62,7 +64,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"some of: {' '.join(FIGURES)} (all)")
     parser.add_argument(
-        "--column", choices=[*COLUMNS, "all"], default="one", help="one agent (5 minutes), three voters (11), or all"
+        "--column", choices=[*COLUMNS, "all"], default="one", help="one agent (5 minutes), three voters (14), or all"
     )
     parser.add_argument(
         "--folder", type=Path, help="where to write: a disk, not a tmpfs (the system's temporary folder)"

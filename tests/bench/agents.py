@@ -28,6 +28,7 @@ OPEN = ("armed", "running")
 FORM_SECONDS = 60.0
 """Three agents vote some 12 s after their start, ten of them because a voter has to be heard for so long."""
 
+LOOPBACK = ("--bind", "127.0.0.1", "--gate-port", "0", "--mesh-port", "0", "--pub-port", "0")
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,6 +50,7 @@ class Agent:
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
         self.token = ""
+        self._opener = urllib.request.build_opener()
 
     def start(self) -> None:
         """Start; returns when it says it is ready. Raises Failed with its log when it ends instead."""
@@ -63,14 +65,17 @@ class Agent:
     def _address(self) -> Path:
         return self.folder / "agent.json"
 
+    def _words(self) -> list[str]:
+        """Its command line."""
+        up = [sys.executable, "-m", "meshcron", "up"]
+        return [*up, "--name", self.name, "--data-dir", str(self.folder), "--http", "127.0.0.1:0", *self._flags]
+
     def spawn(self) -> None:
         """Start its process, and do not wait for it."""
         self._address.unlink(missing_ok=True)  # a killed one has left it
-        flags = ["--name", self.name, "--data-dir", str(self.folder), "--http", "127.0.0.1:0", *self._flags]
-        flags += ["--bind", "127.0.0.1", "--gate-port", "0", "--mesh-port", "0", "--pub-port", "0"]
         with self._log.open("a") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "meshcron", "up", *flags],
+                self._words(),
                 env=environment(self._bytecode),
                 cwd=self.folder.parent,
                 stdin=subprocess.DEVNULL,
@@ -139,7 +144,7 @@ class Agent:
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=CALL_SECONDS) as answer:
+            with self._opener.open(request, timeout=CALL_SECONDS) as answer:
                 return json.loads(answer.read())
         except HTTPError as refused:
             raise Failed(f"{method} {path}: {refused.code} {refused.read().decode(errors='replace')}") from refused
@@ -207,15 +212,23 @@ def made(folder: Path, count: int, bytecode: Path) -> Cluster:
     """Agents below `folder`, not started; data directories of an earlier call are taken up again. Compiled modules are
     kept in `bytecode`. Several have a key, one tag, and find each other by mDNS on the loopback interface."""
     folder.mkdir(parents=True, exist_ok=True)
-    flags = ["--no-mdns"]
+    flags = [*LOOPBACK, "--no-mdns"]
     if count > 1:
-        key_file = folder / "cluster.key"
-        if not key_file.exists():
-            key_file.touch(mode=0o600)
-            key_file.write_text(ClusterKey(os.urandom(SECRET_BYTES)).text + "\n")
-        flags = ["--mdns-interface", "127.0.0.1", "--key-file", str(key_file), "--tag", "bench=yes"]
-    names = [f"agent{number}" for number in range(1, count + 1)]
-    return Cluster([Agent(name, folder / name, bytecode, *flags) for name in names])
+        flags = [*LOOPBACK, "--mdns-interface", "127.0.0.1", *united(folder)]
+    return Cluster([Agent(name, folder / name, bytecode, *flags) for name in names(count)])
+
+
+def names(count: int) -> list[str]:
+    return [f"agent{number}" for number in range(1, count + 1)]
+
+
+def united(folder: Path) -> list[str]:
+    """What several agents have in common: the key in this folder, made where there is none, and a tag."""
+    key_file = folder / "cluster.key"
+    if not key_file.exists():
+        key_file.touch(mode=0o600)
+        key_file.write_text(ClusterKey(os.urandom(SECRET_BYTES)).text + "\n")
+    return ["--key-file", str(key_file), "--tag", "bench=yes"]
 
 
 @contextmanager

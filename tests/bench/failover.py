@@ -16,7 +16,7 @@ from typing import Any
 from agents import Agent, Cluster, wait_until
 from bench import Bench
 from failed import Failed
-from goals import KILLED_P50_S, KILLED_P99_S, SEEN_S, STOPPED_P99_S
+from goals import KILLED_P50_S, KILLED_P99_S, SEEN_KILLED_S, SILENT_P99_S
 from table import Figure, milliseconds, quantile
 
 from tests.checker import COMMAND, LATE_US, SECOND_US, Down, Findings, Job, checked
@@ -36,6 +36,7 @@ APART_SECONDS = 2.0
 
 RECORDS = 5000
 EVERYWHERE, ANYWHERE = "everywhere", "anywhere"
+TICKS_LATE, TICKS_GOAL = f"ticks over {LATE_US // 1000} ms late across {{across}}", "0, none missing or doubled"
 WRITTEN: dict[str, object] = {"name": "written", "schedule": "@manually", "command": "true"}
 
 
@@ -182,6 +183,17 @@ def rounds(watched: Watched, chance: random.Random) -> tuple[list[float], list[f
     return kills, stops, crashes
 
 
+def ticks_late(across: str, found: Findings) -> Figure:
+    """The row about the two jobs."""
+    return Figure(
+        TICKS_LATE.format(across=across),
+        f"{len(found.late)} of {found.ticks}, the latest {found.worst_us / 1000:.0f} ms; "
+        f"missing {len(found.missing)}, doubled {len(found.doubled)}",
+        TICKS_GOAL,
+        met=found.clean and not found.late,
+    )
+
+
 def measure(bench: Bench) -> Iterator[Figure]:
     """One cluster for all of it."""
     with bench.running("failover") as cluster:
@@ -202,22 +214,16 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield Figure(
         f"fail-over, {STOPS} SIGSTOPs, p50 / p99",
         f"{quantile(stops, 0.5):.2f} / {p99:.2f} s",
-        f"p99 <= {STOPPED_P99_S:g} s",
+        f"p99 <= {SILENT_P99_S:g} s",
         calm.write,
-        p99 <= STOPPED_P99_S,
+        p99 <= SILENT_P99_S,
     )
-    yield Figure(
-        f"ticks over {LATE_US // 1000} ms late across them",
-        f"{len(found.late)} of {found.ticks}, the latest {found.worst_us / 1000:.0f} ms; "
-        f"missing {len(found.missing)}, doubled {len(found.doubled)}",
-        "0, none missing or doubled",
-        met=found.clean and not found.late,
-    )
+    yield ticks_late("them", found)
     p99 = quantile(crashes, 0.99)
     yield Figure(
         f"{CRASHES} crashed agents seen by all, p50 / p99",
         f"{quantile(crashes, 0.5):.2f} / {p99:.2f} s",
-        f"<= {SEEN_S:g} s",
+        f"<= {SEEN_KILLED_S:g} s",
         calm.look,
-        p99 <= SEEN_S,
+        p99 <= SEEN_KILLED_S,
     )

@@ -68,8 +68,8 @@ SIMULATOR_EVENTS_PER_S = 20_000
 MEMBERS_S, VOTERS_S = 3.0, 15.0
 """From the start of three agents until all of them tell of three living members, and of three voters."""
 
-KILLED_P50_S, KILLED_P99_S, STOPPED_P99_S = 0.2, 0.6, 1.3
-"""From a leader's kill -9, or its SIGSTOP, until the next one answers a write."""
+KILLED_P50_S, KILLED_P99_S, SILENT_P99_S = 0.2, 0.6, 1.3
+"""From a leader's kill -9, or its SIGSTOP or cut, until the next one answers a write."""
 
-SEEN_S = 0.5
-"""From an agent's kill -9 until all others call it failed."""
+SEEN_KILLED_S, SEEN_CUT_S = 0.5, 2.5
+"""From an agent's kill -9, or the cut of its cable, until all others call it failed."""

@@ -10,7 +10,8 @@ HEADINGS = ("figure", "measured", "goal", "limit in the same run", "met")
 
 @dataclass(frozen=True)
 class Figure:
-    """One row. `met` None: it is a limit of the machine or a remark, with nothing to meet."""
+    """One row. `met` None: it is a limit of the machine or a remark, with nothing to meet; or, with a goal, it was not
+    measured."""
 
     name: str
     measured: str
@@ -21,6 +22,11 @@ class Figure:
     @property
     def cells(self) -> tuple[str, ...]:
         return self.name, self.measured, self.goal, self.limit, {None: "", True: "yes", False: "NO"}[self.met]
+
+
+def unmeasured(name: str, goal: str, why: str) -> Figure:
+    """A row that this machine does not allow to measure: neither met nor missed, but named."""
+    return Figure(name, f"not measured: {why}", goal)
 
 
 def line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -38,7 +44,9 @@ def table(figures: Iterable[Figure]) -> str:
 def verdict(figures: Sequence[Figure]) -> str:
     judged = [figure for figure in figures if figure.met is not None]
     missed = [figure.name for figure in judged if not figure.met]
-    return f"{len(judged) - len(missed)} of {len(judged)} met" + (f"; not met: {'; '.join(missed)}" if missed else "")
+    unknown = [figure.name for figure in figures if figure.goal and figure.met is None]
+    named = [f"{what}: {'; '.join(names)}" for what, names in (("not met", missed), ("not measured", unknown)) if names]
+    return "; ".join([f"{len(judged) - len(missed)} of {len(judged)} met", *named])
 
 
 def per_second(rate: float) -> str:
