@@ -23,6 +23,7 @@ import http_post
 import idle
 import lateness
 import limits
+import loss
 import many_jobs
 import ring
 import simulator
@@ -50,7 +51,12 @@ SHARED: dict[str, Measure] = {
     "simulator": simulator.measure,
 }
 ALONE: dict[str, Measure] = {"starting": starting.measure}
-TOGETHER: dict[str, Measure] = {"forming": forming.measure, "failover": failover.measure, "cut": cut.measure}
+TOGETHER: dict[str, Measure] = {
+    "forming": forming.measure,
+    "failover": failover.measure,
+    "cut": cut.measure,
+    "loss": loss.measure,
+}
 COLUMNS: dict[str, tuple[Goals, dict[str, Measure]]] = {
     "one": (ONE_AGENT, SHARED | ALONE),
     "three": (THREE_VOTERS, SHARED | TOGETHER),
@@ -64,7 +70,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"some of: {' '.join(FIGURES)} (all)")
     parser.add_argument(
-        "--column", choices=[*COLUMNS, "all"], default="one", help="one agent (5 minutes), three voters (14), or all"
+        "--column", choices=[*COLUMNS, "all"], default="one", help="one agent (5 minutes), three voters (16), or all"
     )
     parser.add_argument(
         "--folder", type=Path, help="where to write: a disk, not a tmpfs (the system's temporary folder)"

@@ -73,3 +73,6 @@ KILLED_P50_S, KILLED_P99_S, SILENT_P99_S = 0.2, 0.6, 1.3
 
 SEEN_KILLED_S, SEEN_CUT_S = 0.5, 2.5
 """From an agent's kill -9, or the cut of its cable, until all others call it failed."""
+
+LOSS_PERCENT, FALSE_DEATHS = 20, 0
+"""Members that anybody calls failed where all of them live, but so many of all packets are lost."""
