@@ -337,6 +337,8 @@ class Host:
             return
         match effect:
             case effects.Persist():
+                # What one entry opens the next of the same turn may close, where a member goes: nobody sees it open.
+                world.intended.update(row.execution.id for row in effect.rows if isinstance(row, ExecutionRow))
                 self._persist(effect.n, lambda: self.disk.write(effect.rows))
             case effects.InstallSnapshot():
                 assert self.arrived is not None

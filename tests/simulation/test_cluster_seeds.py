@@ -43,14 +43,15 @@ SCALE = 20
 LONG_TIMES_US = {
     "meshcron.core.stewardship.NAME_SILENCE_US": 30 * SECOND_US,
     "meshcron.core.stewardship.HAND_OVER_STABLE_US": 30 * SECOND_US,
+    "meshcron.core.stewardship.DRAIN_US": 600 * SECOND_US,
     "meshcron.core.intents.START_WINDOW_US": 120 * SECOND_US,
     "meshcron.core.roster.DEAD_US": 600 * SECOND_US,
     "meshcron.core.encounters.LEADERLESS_US": 30 * SECOND_US,
     "meshcron.core.answers.REPEAT_US": 600 * SECOND_US,
-    "meshcron.core.runner.SPEC_KEPT_US": 3600 * SECOND_US,
-    "meshcron.core.runner.SPEC_LOOK_US": 60 * SECOND_US,
+    "meshcron.core.specs.SPEC_KEPT_US": 3600 * SECOND_US,
+    "meshcron.core.specs.SPEC_LOOK_US": 60 * SECOND_US,
     "meshcron.core.gate.REFUSED_EVERY_US": 600 * SECOND_US,
-    "meshcron.core.leading.PRUNE_EVERY_US": 6 * 3600 * SECOND_US,
+    "meshcron.core.pruning.PRUNE_EVERY_US": 6 * 3600 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_MAX_US": 3600 * SECOND_US,
 }
@@ -59,6 +60,7 @@ UNSCALED_US = {
     "meshcron.core.scheduler.RESEAT_STEP_US": "the same; what lies three hours ahead is for directed stories",
     "meshcron.core.catalog_outcomes.RETRY_DELAY_MAX_US": "a bound of what a job may ask for",
     "meshcron.core.catalog_cluster.FAR_WALL_US": "means never",
+    "meshcron.core.pruning.DAY_US": "a day is one, whatever `history.days` says",
 }
 """Long times that stay as they are, and why."""
 
