@@ -336,7 +336,7 @@ class Process:
         return Housekeeping(
             processes,
             self._store.tables.execution_by_id,
-            recovered_wall_us=lambda: agent.state.recovered_wall_us,
+            recovered_wall_us=lambda: agent.state.recovered[0],
             orphan_age_us=self._config.output_orphan_age_us,
             total_bytes_max=self._config.output_total_max_bytes,
             wall_clock_us=clock.wall_clock_us,

@@ -60,8 +60,8 @@ class Cluster:
     def recovered(self, entry: entries.Recovered) -> object:
         """An operator's word: one member is left, and what was open is lost."""
         self._alone(entry.member)
-        self._state.recovered_wall_us, self._state.generation = entry.until_wall_us, entry.generation
-        self._fold.rows.append(MetaRow("recovered", str(entry.until_wall_us)))
+        self._state.recovered, self._state.generation = (entry.until_wall_us, self._fold.index), entry.generation
+        self._fold.rows.append(MetaRow("recovered", f"{entry.until_wall_us} {self._fold.index}"))
         self._fold.rows.append(MetaRow("generation", str(entry.generation)))
         for row in [row for _, row in sorted(self._state.owed.items()) if row.kind not in ("join", "late")]:
             self._lose_owed(row)

@@ -111,9 +111,11 @@ class Intents:
         return found
 
     def _for_retry(self, state: JobState, node_id: str) -> Selected:
-        """Where a retry runs: on the same agent, or where `retry_on` says so (or the agent is no member any more) on
-        another one that matches."""
+        """Where a retry runs: on the same agent, or where `retry_on` says so (or the agent is no member any more, or
+        matches no more) on another one that matches."""
         same = self._alone(node_id)
+        if same and same[0] in self.candidates and not any(select(state.job.tags, same)):
+            same = []  # its tags or the job's were changed since; of one that is not heard nobody knows them
         others = [one for one in self.candidates if one.node_id != node_id and not one.failed]
         if same and state.job.retry_on == "same":
             return select(None, same)

@@ -198,8 +198,9 @@ class Scheduler:
     def _decide_tick(self, state: JobState, tick: int, now: Instant, intents: list[Intent]) -> list[Entry]:
         """What becomes of one tick, and of those missed after it."""
         wall_us = self._clock.wall_us(now)
-        if tick <= self._state.recovered_wall_us:
-            return [self._skip(state, tick, self._state.recovered_wall_us, "recovered", lost=True)]
+        until_us, index = self._state.recovered
+        if tick <= until_us and state.uid < index:
+            return [self._skip(state, tick, until_us, "recovered", lost=True)]
         if until := next((until for since, until in self._state.pauses if since <= tick <= until), 0):
             return [self._skip(state, tick, min(until, wall_us), "paused")]
         if wall_us - tick > missed.recent_us(state.job, self.schedule_of(state)):

@@ -79,8 +79,8 @@ class State:
         self.pauses: tuple[tuple[int, int], ...] = ()
         """Wall instants of the last pause, and of those before it whose ticks are not all decided: from, until (0
         while it lasts), oldest first."""
-        self.recovered_wall_us = 0
-        """Ticks up to this instant may have run before an operator's `recover`."""
+        self.recovered: tuple[int, int] = (0, 0)
+        """Ticks up to this wall instant, of jobs older than this index, may have run before an operator's `recover`."""
         self.generation = 0
         """The one that the last `recover` opened."""
         self.jobs: dict[int, JobState] = {}
@@ -167,7 +167,8 @@ class State:
             last_us, hold_us = meta["hand_over"].split()
             self.hand_over = int(last_us), int(hold_us)
         self.cluster = meta.get("cluster", "")
-        self.recovered_wall_us = int(meta.get("recovered", "0"))
+        until_us, _, index = meta.get("recovered", "0").partition(" ")
+        self.recovered = int(until_us), int(index or "0")
         self.generation = int(meta.get("generation", "0"))
         if "applied" in meta:
             index, term, crc = meta["applied"].split()

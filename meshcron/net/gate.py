@@ -17,16 +17,13 @@ from meshcron.messages import GateMessage, Hello
 from meshcron.net.address import resolve
 from meshcron.net.codec import KNOCKS, Header, Malformed, decode, encode
 from meshcron.net.complaints import Complaints
-from meshcron.net.curve import harden
+from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey, CurvePair
 from meshcron.net.knock import Knock
 from meshcron.net.listener import Listener
 from meshcron.net.monitor import HANDSHAKE_FAILED, Monitor
 from meshcron.net.reader import Reader
 from meshcron.net.zap import Zap
-
-KNOCK_SECONDS = 2.0
-"""A gate that answers at all does so within milliseconds; a name is looked up within this too."""
 
 UNREAD_KNOCKS_MAX = 16
 """From one client, which needs one."""
@@ -72,6 +69,7 @@ class Gate:
         port: int,
         knocked: Callable[[Hello], GateMessage | None],
         gate_key: bytes = b"",
+        patience: Patience = LAN,
     ) -> None:
         self.counters = GateCounters()
         self._server = key.curve_pair(GATE) if key else None
@@ -79,6 +77,7 @@ class Gate:
         self._gate_key = self._server.public if self._server else gate_key
         self._members: frozenset[str] = frozenset()
         self._knocked = knocked
+        self._patience = patience
         self._complaints = Complaints(lambda: asyncio.get_running_loop().time())
         self._listener = Listener(bind, port, "gate-port", self._complaints)
         self._open: set[int] = set()
@@ -101,7 +100,7 @@ class Gate:
         self._zap = Zap(self._context, self._allowed)
         self._zap.start()
         self._router = self._context.socket(zmq.ROUTER)
-        harden(self._router, self._server)
+        harden(self._router, self._server, patience=self._patience)
         # Who has hung up is told nothing: a send that fails instead of vanishing costs the same and shows mistakes.
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.RCVHWM, UNREAD_KNOCKS_MAX)
@@ -120,13 +119,13 @@ class Gate:
         self._members = frozenset(public_keys)
 
     async def knock(self, host: str, port: int, hello: Hello) -> GateMessage | None:
-        """Knock at another gate. None when there is no such host or gate, it does not answer within KNOCK_SECONDS, or
+        """Knock at another gate. None when there is no such host or gate, it does not answer in time (Patience), or
         it does not know our key (`counters.another_key`)."""
         if not self._gate_key:
             return None
-        knock = Knock(self._context, self._client, self._gate_key)
+        knock = Knock(self._context, self._client, self._gate_key, self._patience)
         try:
-            async with asyncio.timeout(KNOCK_SECONDS):
+            async with asyncio.timeout(self._patience.handshake_ms / 1000):
                 return await knock.ask(await resolve(host), port, hello)
         except (OSError, UnicodeError, zmq.ZMQError):  # TimeoutError is an OSError, a host's bad name a UnicodeError
             return None

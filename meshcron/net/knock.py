@@ -10,7 +10,7 @@ import zmq
 from meshcron.messages import GateMessage, Hello, Message
 from meshcron.net.address import endpoint
 from meshcron.net.codec import GATE_ANSWERS, Header, Malformed, decode, encode
-from meshcron.net.curve import harden
+from meshcron.net.curve import Patience, harden
 from meshcron.net.keys import CurvePair
 from meshcron.net.monitor import HANDSHAKE_FAILED, Monitor
 from meshcron.net.reader import Reader
@@ -19,7 +19,9 @@ from meshcron.net.reader import Reader
 class Knock:
     """Shows `client` to the gate that holds `gate_key`, says Hello, hears the answer. Used once."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], client: CurvePair, gate_key: bytes) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], client: CurvePair, gate_key: bytes, patience: Patience
+    ) -> None:
         self.refused = 0
         """1 when something listens there and the handshake failed: a gate of another key, or no gate."""
         self.malformed = 0
@@ -27,6 +29,7 @@ class Knock:
         self._context = context
         self._client = client
         self._gate_key = gate_key
+        self._patience = patience
         self._answer: asyncio.Future[Message | None]
 
     async def ask(self, address: str, port: int, hello: Hello) -> GateMessage | None:
@@ -36,7 +39,7 @@ class Knock:
         with ExitStack() as opened:
             socket = self._context.socket(zmq.DEALER)
             opened.callback(socket.close)
-            harden(socket, self._client, self._gate_key)
+            harden(socket, self._client, self._gate_key, self._patience)
             monitor = Monitor(self._context, socket, HANDSHAKE_FAILED, self._failed)
             opened.callback(monitor.close)
             monitor.start()

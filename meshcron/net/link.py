@@ -9,7 +9,7 @@ import zmq
 from msgspec import Struct
 
 from meshcron.net.address import endpoint, is_place
-from meshcron.net.curve import harden
+from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.dial import Dial
 from meshcron.net.evidence import Evidence
 from meshcron.net.keys import CurvePair
@@ -51,12 +51,14 @@ class Link:
         pair: CurvePair,
         published: Callable[[Peer, list[bytes]], None],
         gone: Callable[[], None],
+        patience: Patience = LAN,
     ) -> None:
         self.evidence = Evidence(peer.host, peer.mesh_port, gone)
         self._context = context
         self._peer = peer
         self._pair = pair
         self._published = published
+        self._patience = patience
         self._opened = ExitStack()
         self._dealer: zmq.Socket[bytes]
         self._sub: zmq.Socket[bytes]
@@ -110,7 +112,7 @@ class Link:
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         self._opened.callback(socket.close)
-        harden(socket, self._pair, self._peer.public_key.encode())
+        harden(socket, self._pair, self._peer.public_key.encode(), self._patience)
         return socket
 
     def _dial(self, socket: zmq.Socket[bytes], port: int, changed: Callable[[bool], None]) -> Dial:

@@ -17,7 +17,7 @@ from meshcron.errors import StartRefused
 from meshcron.messages import Message
 from meshcron.net.codec import MESH, PUBLISHED, Header, Kind, Malformed, decode, encode
 from meshcron.net.complaints import Complaints
-from meshcron.net.curve import harden
+from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.keys import CurvePair
 from meshcron.net.link import PUBLISHED_MESSAGES_MAX, Link, Peer
 from meshcron.net.listener import Listener
@@ -79,9 +79,11 @@ class Transport:
         heard: Callable[[str, int, Message], None],
         gone: Callable[[str], None],
         clock: Callable[[], float],
+        patience: Patience = LAN,
     ) -> None:
         self.counters = Counters()
         self._pair = pair
+        self._patience = patience
         self._heard = heard
         self._gone = gone
         self._complaints = Complaints(clock)
@@ -209,7 +211,7 @@ class Transport:
 
     def _server(self, kind: int, limit: int, messages: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
-        harden(socket, self._pair)
+        harden(socket, self._pair, patience=self._patience)
         socket.setsockopt(limit, messages)
         return socket
 
@@ -232,7 +234,7 @@ class Transport:
 
     def _dialled(self, peer: Peer) -> Link:
         node_id = peer.node_id
-        link = Link(self._context, peer, self._pair, self._take_published, lambda: self._gone(node_id))
+        link = Link(self._context, peer, self._pair, self._take_published, lambda: self._gone(node_id), self._patience)
         try:
             link.start(self._topics)
         except zmq.ZMQError:

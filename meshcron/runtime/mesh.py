@@ -38,6 +38,7 @@ from meshcron.messages import (
     SnapshotWanted,
 )
 from meshcron.net.codec import Malformed
+from meshcron.net.curve import Patience
 from meshcron.net.gate import Gate
 from meshcron.net.interfaces import interface_addresses
 from meshcron.net.keys import ClusterKey, CurvePair
@@ -73,6 +74,7 @@ class Place(Struct, frozen=True, kw_only=True):
     join: tuple[Address, ...]
     mdns: bool
     mdns_interfaces: tuple[str, ...]
+    patience: Patience
 
 
 class Core(Protocol):
@@ -120,8 +122,16 @@ class Mesh:
             heard=self._heard,
             gone=self._gone,
             clock=clock.monotonic_seconds,
+            patience=place.patience,
         )
-        self._gate = Gate(key=key, pair=pair, bind=place.bind, port=place.gate_port, knocked=self._knocked)
+        self._gate = Gate(
+            key=key,
+            pair=pair,
+            bind=place.bind,
+            port=place.gate_port,
+            knocked=self._knocked,
+            patience=place.patience,
+        )
         self._discovery: Discovery | None = None
         self._generation = 0
         self._snapshots = Snapshots(database, self.send, clock.monotonic_seconds)

@@ -30,7 +30,10 @@ WATCH_SECONDS = 0.1
 """How often the outputs of what runs are looked at (PROTOCOL 6, Runner)."""
 
 WATCH_FAST_SECONDS = 0.01
-"""The same right after one passed its cap: at 1 GB/s it gains 10 MB in this time."""
+"""The same once one has passed its cap: at 1 GB/s it gains 10 MB in this time."""
+
+WATCH_FAST_FOR_SECONDS = 1.0
+"""For so long after it last did: who writes so much seldom stops for good."""
 
 WATCH_IDLE_SECONDS = 1.0
 """How often orphans are reaped when nothing runs but the agent still has children (a daemon that a job left)."""
@@ -67,6 +70,7 @@ class Processes:
         self._children: dict[int, Process] = {}
         self._table: Table | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._fast_until = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._shell_reports: bool
         self._adoptions: list[asyncio.TimerHandle] = []
@@ -253,6 +257,8 @@ class Processes:
         for process in self._running.values():
             fast |= process.keep_bounded()
         if fast:
+            self._fast_until = self._loop.time() + WATCH_FAST_FOR_SECONDS
+        if self._loop.time() < self._fast_until:
             self._watch_within(WATCH_FAST_SECONDS)
         elif self._running or written:
             self._watch_within(WATCH_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from meshcron.rows import (
     TokenRow,
 )
 from meshcron.store.shapes import KeyedRow
-from meshcron.store.snapshot import READ_ERRORS, Chunk, Snapshot, is_whole, open_chunk
+from meshcron.store.snapshot import READ_ERRORS, Chunk, Snapshot, is_sound, is_whole, open_chunk
 
 STALLED_SECONDS = 10.0
 """A snapshot that nobody asked to go on with for so long is given up; it holds the `-wal` open."""
@@ -165,7 +164,7 @@ class Snapshots:
                 sha256=message.sha256,
                 last=message.last,
             )
-            if not _is_sound(chunk):
+            if not is_sound(chunk):
                 return
             arriving.chunks.append(chunk)
         self._send(sender, SnapshotWanted(message.index, len(arriving.chunks)))
@@ -182,11 +181,6 @@ class Snapshots:
             return
         self.whole = tuple(arriving.chunks)
         self._handle(SnapshotArrived(arriving.sender, arriving.term, index, term, crc, catalog))
-
-
-def _is_sound(chunk: Chunk) -> bool:
-    digest = hashlib.sha256(f"{chunk.number}:{chunk.table}:".encode() + chunk.rows).hexdigest()
-    return digest == chunk.sha256
 
 
 def catalog_of(found: list[KeyedRow]) -> Loaded:

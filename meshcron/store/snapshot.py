@@ -89,7 +89,7 @@ class Snapshot:
 
 def open_chunk(chunk: Chunk) -> list[KeyedRow]:
     """The rows of a chunk. Raises ValueError when it is not what its SHA-256 says or holds no such rows."""
-    if chunk.sha256 != _digest(chunk.number, chunk.table, chunk.rows):
+    if not is_sound(chunk):
         raise ValueError(f"chunk {chunk.number} of the snapshot does not match its SHA-256")
     if chunk.table not in CATALOG and not chunk.last:
         raise ValueError(f"chunk {chunk.number} of the snapshot holds rows of {chunk.table!r}")
@@ -109,11 +109,16 @@ def is_whole(chunks: Sequence[Chunk]) -> bool:
 
 
 def _chunk(number: int, table: str, rows: bytes, *, last: bool = False) -> Chunk:
-    return Chunk(number=number, table=table, rows=rows, sha256=_digest(number, table, rows), last=last)
+    return Chunk(number=number, table=table, rows=rows, sha256=_digest(number, table, rows, last=last), last=last)
 
 
-def _digest(number: int, table: str, rows: bytes) -> str:
-    return hashlib.sha256(f"{number}:{table}:".encode() + rows).hexdigest()
+def is_sound(chunk: Chunk) -> bool:
+    """Whether a chunk is what its SHA-256 says, which is of all else in it."""
+    return chunk.sha256 == _digest(chunk.number, chunk.table, chunk.rows, last=chunk.last)
+
+
+def _digest(number: int, table: str, rows: bytes, *, last: bool) -> str:
+    return hashlib.sha256(f"{number}:{table}:{int(last)}:".encode() + rows).hexdigest()
 
 
 def _array(parts: list[bytes]) -> bytes:

@@ -20,7 +20,7 @@ from meshcron.messages import GateMessage, Hello, MemberInfo, Profile, Refused, 
 from meshcron.net import gate as module
 from meshcron.net.address import endpoint
 from meshcron.net.codec import Header, encode
-from meshcron.net.curve import harden
+from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.gate import Gate
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey, CurvePair, new_curve_pair
 from tests.integration.net.net_stage import CLUSTER, HOST, inspected, sample, until
@@ -48,8 +48,10 @@ async def gate(
     key: ClusterKey | None = KEY,
     pair: CurvePair | None = None,
     gate_key: bytes = b"",
+    patience: Patience = LAN,
 ) -> AsyncIterator[Gate]:
-    made = Gate(key=key, pair=pair or new_curve_pair(), bind=HOST, port=0, knocked=knocked, gate_key=gate_key)
+    pair = pair or new_curve_pair()
+    made = Gate(key=key, pair=pair, bind=HOST, port=0, knocked=knocked, gate_key=gate_key, patience=patience)
     made.start()
     try:
         yield made
@@ -88,13 +90,12 @@ async def test_a_large_cluster_fits() -> None:
         assert await client.knock(HOST, server.port, hello()) == welcome(hello(), 1000)
 
 
-async def test_another_key_is_told_apart_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_key_is_told_apart_from_nobody() -> None:
     """A gate that does not know our key, or is no gate, is counted; a host that is not there is not. All say None."""
-    monkeypatch.setattr(module, "KNOCK_SECONDS", 1.0)
-    async with gate() as server, gate(key=OTHER_KEY) as client:
+    async with gate() as server, gate(key=OTHER_KEY, patience=Patience(handshake_ms=1000)) as client:
         began = time.monotonic()
         assert await client.knock(HOST, server.port, hello()) is None
-        assert time.monotonic() - began < module.KNOCK_SECONDS
+        assert time.monotonic() - began < 1.0
         assert client.counters.another_key == 1
         assert server.counters.refused >= 1
         with socket.socket() as nobody:
@@ -108,10 +109,9 @@ async def test_another_key_is_told_apart_from_nobody(monkeypatch: pytest.MonkeyP
         assert await client.knock(HOST, 70_000, hello()) is None
 
 
-async def test_no_answer_is_none_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_answer_is_none_within_its_time() -> None:
     """A gate that has nothing to say says nothing."""
-    monkeypatch.setattr(module, "KNOCK_SECONDS", 0.1)
-    async with gate(lambda _hello: None) as server, gate() as client:
+    async with gate(lambda _hello: None) as server, gate(patience=Patience(handshake_ms=100)) as client:
         assert await client.knock(HOST, server.port, hello()) is None
         assert client.counters == module.GateCounters()
 

@@ -104,7 +104,10 @@ def test_a_salvaged_agent_records_what_may_have_run(lab: Lab) -> None:
     lab.advance_to(18)
     lab.boot_us += 30 * SECOND_US
     lab.start(recovering=True)
+    lab.put("new", schedule="*/2 * * * * *")  # what was made since cannot have run before
     lab.advance_to(62)
+    assert [one for one in lab.records("new") if one[1] == "lost"] == []
+    assert lab.records("new")[0][0] == 50
     assert [record for record in lab.records() if record[1] == "lost"] == [
         (10, "lost", "recovered"),
         (20, "lost", "recovered"),

@@ -241,7 +241,7 @@ def test_after_a_recovery_what_was_open_is_lost(book: Book) -> None:
     book.apply(entries.Started(()))
     book.apply(entries.Recovered(member(1), second(9)))
     assert book.records == [(1, "lost", "recovered"), (2, "lost", "recovered")]
-    assert book.state.recovered_wall_us == second(9)
+    assert book.state.recovered[0] == second(9)
     assert not book.state.open
 
 

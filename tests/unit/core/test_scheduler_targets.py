@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from meshcron import entries
@@ -89,6 +90,17 @@ def test_a_retry_of_an_agent_that_has_left_goes_to_another() -> None:
     book.apply(entries.MemberRemove(2, second(60)))
     (item,) = decide(book, candidates(3)[0], candidates(3)[2])
     assert item.targets in ((1,), (3,))
+
+
+@pytest.mark.parametrize("retry_on", ["same", "other"])
+def test_a_retry_of_an_agent_that_matches_no_more_goes_to_one_that_does(retry_on: str) -> None:
+    """Its tags or the job's were changed since; nobody left is a reason."""
+    book, _ = failed_run(retry_on=retry_on)
+    one, two, three = candidates(3)
+    (item,) = decide(book, one, replace(two, tags={"role": "mail"}), replace(three, failed=True))
+    assert (item.targets, item.down) == ((1,), ())
+    (item,) = decide(book, replace(two, tags={}))
+    assert (item.targets, item.down, item.reason) == ((), (), "no agent matches its tags")
 
 
 def test_a_retry_of_an_agent_that_is_down_says_so() -> None:

@@ -18,6 +18,7 @@ from meshcron.core.known_members import KnownMembers
 from meshcron.core.state import State
 from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
 from meshcron.model import Member
+from meshcron.net.curve import LAN
 from meshcron.net.keys import ClusterKey, CurvePair
 from meshcron.rows import JobRow, MetaRow
 from meshcron.runtime.mesh import Mesh, Place
@@ -222,6 +223,7 @@ LIES: list[Callable[[SnapshotChunk], SnapshotChunk]] = [
     lambda one: replace(one, payload=(one.payload[0], b"[]")),
     lambda one: replace(one, table="log"),
     lambda one: replace(one, sha256="0" * 64),
+    lambda one: replace(one, last=True),
     lambda one: replace(one, number=one.number + 1),
     lambda one: replace(one, number=-1),
 ]
@@ -296,6 +298,7 @@ def mesh(tmp_path: Path) -> Mesh:
         join=(),
         mdns=False,
         mdns_interfaces=("127.0.0.1",),
+        patience=LAN,
     )
 
     async def serve(sender: str, call: Any) -> Any:

@@ -142,6 +142,7 @@ def test_an_instant_is_held_while_the_writer_goes_on(agent: Any, build: Any) -> 
         {"number": 5},
         {"table": "seen"},
         {"sha256": "0" * 64},
+        {"last": True},
     ],
 )
 def test_a_chunk_that_was_changed_is_refused(agent: Any, build: Any, change: dict[str, Any]) -> None:
