@@ -32,6 +32,12 @@ BATCH = 10
 LONG_EVERY = 50
 """One seed in so many is 2 hours long."""
 
+LAN_EVERY = 3
+"""One in so many of those has the times of a LAN: with ten beats a second they take the longest."""
+
+LONG_CRASH_CHANCES = (0, 0.0002, 0.001)
+"""Of a burst of trouble in them: how likely a machine crashes before an effect."""
+
 LARGE_EVERY = 100
 """One seed in so many has up to 50 agents."""
 
@@ -154,18 +160,24 @@ def live_through(seed: int) -> Cluster:
 
 def _two_hours(seed: int) -> Cluster:
     """Every time as in the product; trouble comes now and then, and goes before the next."""
-    dice_timing = LAN if seed % (4 * LONG_EVERY) == LONG_EVERY - 1 else SLOW
+    dice_timing = LAN if seed // LONG_EVERY % LAN_EVERY == 0 else SLOW
     world = Cluster(seed, dice_timing)
     dice = world.random
-    form(world, voters=3, workers=0 if dice_timing is LAN else dice.choice((0, 2)))
+    form(
+        world,
+        voters=dice.choice((1, 1, 3, 5) if dice_timing is LAN else (1, 3, 3, 5)),
+        workers=0 if dice_timing is LAN else dice.choice((0, 2)),
+    )
     schedules = ("*/5 * * * *", "@every 10m", "0 * * * *", "*/2 * * * *")
     some_jobs(world, schedules, deadlines_s=(60, 3600))
     faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=3_600 * SECOND_US)
     ends = world.now_us + LONG_TROUBLE_S * SECOND_US
     while world.now_us < ends:
+        world.crash_chance = dice.choice(LONG_CRASH_CHANCES)
         for _ in range(dice.randrange(1, 8)):
             faults.strike()
             world.run_for(dice.random() * 10)
+        world.crash_chance = 0.0
         if dice.random() < 0.7:
             faults.end()
         world.run_for(dice.random() * 600)
