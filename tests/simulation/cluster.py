@@ -151,6 +151,9 @@ class Host:
     # life of the agent
 
     def start(self) -> None:
+        """Have its agent run; one whose disk is damaged refuses (DamagedStore)."""
+        if not self.disk.is_whole():
+            return
         self.session += 1
         self.starts_taken += 1
         self.durable, self.held, self.holding = 0, [], set()

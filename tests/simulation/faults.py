@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import msgspec
@@ -64,6 +65,7 @@ class Faults:
             self.slow_disk: 4,
             self.hanging_disk: 2,
             self.wipe: 1,
+            self.damage: 1,
             self.clone: 3,
             self.step_one_clock: 2,
             self.drift: 2,
@@ -119,6 +121,25 @@ class Faults:
         if self._may_lose(host):
             self._lose(host)
             host.start()
+
+    def damage(self, host: Host) -> None:
+        """An entry in its log is gone, or is another one. It does not start with that; salvaged, it goes on as somebody
+        new, with what others have (`recover --salvage`)."""
+        inner = sorted(host.disk.log)[1:-1]
+        if not inner or not self._may_lose(host):
+            return
+        self.crash(host)
+        was = host.disk
+        host.disk = copy.deepcopy(was)
+        index = self.world.random.choice(inner)
+        row = host.disk.log.pop(index)
+        if self.world.random.random() < 0.5:
+            host.disk.log[index] = msgspec.structs.replace(row, body=row.body[:-1] + b" ")
+        host.start()
+        assert host.agent is None, f"{host.name} starts with a damaged log"
+        host.disk = was  # what it had acknowledged: it counts as a disk that is lost
+        self._lose(host)
+        host.start()
 
     def clone(self, host: Host) -> None:
         """Instead of its own directory it has a copy of another machine's, and starts: that one lives and was there

@@ -9,10 +9,12 @@ import heapq
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 
 import msgspec
 
 from meshcron import commands, rows
+from meshcron.chain import chain
 from meshcron.core import effects, events
 from meshcron.core import schedule as grammar
 from meshcron.core.agent import Agent
@@ -110,6 +112,14 @@ class Disk:
         self.write((*catalog.jobs, *catalog.job_states, *catalog.owed, *catalog.calls))
         self.write(tuple(rows.MemberRow(member) for member in catalog.members))
         self.write(tuple(rows.TokenRow(token) for token in catalog.tokens))
+
+    def is_whole(self) -> bool:
+        """Whether the chain of checksums holds, as the store looks at it before each start (store/log.py)."""
+        kept = [self.log[index] for index in sorted(self.log)]
+        return all(
+            row.index == before.index + 1 and row.crc == chain(before.crc, row.index, row.term, row.body)
+            for before, row in pairwise(kept)
+        )
 
     def _drop_history(self, row: rows.DropHistory) -> None:
         final = [one for one in self.executions.values() if one.uid == row.uid and one.status.final]
