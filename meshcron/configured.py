@@ -9,7 +9,6 @@ from meshcron.core.settings import Settings
 from meshcron.core.timing import LAN, SLOW
 from meshcron.messages import Endpoint
 from meshcron.model import Token
-from meshcron.net import curve
 from meshcron.runtime.mesh import Place
 from meshcron.runtime.standing import Facts, machine_facts
 from meshcron.store.directory import Identity
@@ -67,7 +66,7 @@ def place(config: Config) -> Place:
         join=config.join,
         mdns=not config.no_mdns,
         mdns_interfaces=config.mdns_interface,
-        patience=curve.SLOW if config.timing == "slow" else curve.LAN,
+        slow_links=config.timing == "slow",
     )
 
 

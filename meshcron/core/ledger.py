@@ -1,7 +1,7 @@
 """The embedded ledger: proposes entries, hears what is committed and at which fence (docs/ARCHITECTURE.md, the seam).
 
-Nothing outside ledger, log, voter, election, replication and roster knows how an entry becomes committed; an external
-ledger can take this one's place.
+Nothing outside ledger, log, voter, election, replication, following and roster knows how an entry becomes committed; an
+external ledger can take this one's place.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from meshcron import entries
 from meshcron.core.effects import Alarm
 from meshcron.core.election import Clocks, Election
+from meshcron.core.following import Following
 from meshcron.core.replication import Replication
 from meshcron.core.roster import Health
 from meshcron.core.timing import Timing
@@ -48,6 +49,7 @@ class Ledger:
         self._voter = Voter(node_id, timing, vocabulary, loaded.ballot, loaded.log, applied)
         self._election = Election(self._voter, priority_of, mark_cluster_us)
         self._replication = Replication(self._voter)
+        self._following = Following(self._voter)
         self.has_forgotten = False
         """Its log ends before what it has acknowledged: it must neither vote nor be counted any more."""
         self._lost_leader = True
@@ -196,7 +198,7 @@ class Ledger:
             case VoteReply():
                 self._election.vote_reply(sender, message, turn)
             case Append():
-                if self._replication.append(sender, message, turn):
+                if self._following.append(sender, message, turn):
                     self._election.heard_leader(turn)
                     self._lost_leader = False
                     return True
@@ -205,7 +207,7 @@ class Ledger:
             case TakeOver():
                 self._election.take_over(sender, message, turn)
             case Forgotten():
-                self.has_forgotten = self.has_forgotten or self._replication.has_forgotten(sender, message)
+                self.has_forgotten = self.has_forgotten or self._following.has_forgotten(sender, message)
         return False
 
     def send(self, turn: Turn, others: frozenset[str], cluster_us: int) -> None:

@@ -38,7 +38,7 @@ from meshcron.messages import (
     SnapshotWanted,
 )
 from meshcron.net.codec import Malformed
-from meshcron.net.curve import Patience
+from meshcron.net.curve import LAN, SLOW
 from meshcron.net.gate import Gate
 from meshcron.net.interfaces import interface_addresses
 from meshcron.net.keys import ClusterKey, CurvePair
@@ -74,7 +74,7 @@ class Place(Struct, frozen=True, kw_only=True):
     join: tuple[Address, ...]
     mdns: bool
     mdns_interfaces: tuple[str, ...]
-    patience: Patience
+    slow_links: bool
 
 
 class Core(Protocol):
@@ -114,6 +114,7 @@ class Mesh:
         self._knocking: set[tuple[str, int]] = set()
         self._addresses = interface_addresses(place.mdns_interfaces)
         self._host = self._own_address()
+        patience = SLOW if place.slow_links else LAN
         self._transport = Transport(
             pair=pair,
             bind=place.bind,
@@ -122,7 +123,7 @@ class Mesh:
             heard=self._heard,
             gone=self._gone,
             clock=clock.monotonic_seconds,
-            patience=place.patience,
+            patience=patience,
         )
         self._gate = Gate(
             key=key,
@@ -130,7 +131,7 @@ class Mesh:
             bind=place.bind,
             port=place.gate_port,
             knocked=self._knocked,
-            patience=place.patience,
+            patience=patience,
         )
         self._discovery: Discovery | None = None
         self._generation = 0

@@ -23,6 +23,7 @@ from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, lea
 from meshcron.core.agent import Agent
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
+from meshcron.core.following import Following
 from meshcron.core.gate import Gate
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
@@ -379,7 +380,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a snapshot is acknowledged",
-        replication.Replication,
+        Following,
         "append",
         "match=voter.commit_index",
         "match=0",

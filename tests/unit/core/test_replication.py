@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from meshcron import commands, entries
 from meshcron.chain import CHAIN_START, chain
 from meshcron.core.effects import Alarm, Send
+from meshcron.core.following import Following
 from meshcron.core.log import KEPT_ENTRIES
 from meshcron.core.replication import AWAY_BEATS, IN_FLIGHT_MAX, Replication
 from meshcron.core.second_copy import PATIENCE_US
@@ -472,10 +473,11 @@ def test_what_proves_no_loss(answer: Appended) -> None:
 )
 def test_only_the_leader_of_the_term_may_say_so(sender: str, message: Forgotten, is_so: bool) -> None:
     """And only where our log really ends before it."""
-    follower, _ = leading_voter()
-    follower._voter.become("follower")
-    follower._voter.leader = "b"
-    assert follower.has_forgotten(sender, message) is is_so
+    leader, _ = leading_voter()
+    voter = leader._voter
+    voter.become("follower")
+    voter.leader = "b"
+    assert Following(voter).has_forgotten(sender, message) is is_so
 
 
 # ---- two machines

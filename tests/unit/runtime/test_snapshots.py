@@ -18,7 +18,6 @@ from meshcron.core.known_members import KnownMembers
 from meshcron.core.state import State
 from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
 from meshcron.model import Member
-from meshcron.net.curve import LAN
 from meshcron.net.keys import ClusterKey, CurvePair
 from meshcron.rows import JobRow, MetaRow
 from meshcron.runtime.mesh import Mesh, Place
@@ -298,7 +297,7 @@ def mesh(tmp_path: Path) -> Mesh:
         join=(),
         mdns=False,
         mdns_interfaces=("127.0.0.1",),
-        patience=LAN,
+        slow_links=False,
     )
 
     async def serve(sender: str, call: Any) -> Any:
