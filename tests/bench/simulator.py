@@ -6,32 +6,27 @@ from __future__ import annotations
 
 import heapq
 import random
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench import Bench
 from failed import Failed
 from goals import SIMULATOR_EVENTS_PER_S
 from table import Figure, per_second
 
+from tests.simulation import test_cluster_seeds, test_seeds
+
 SECONDS = 6.0
 BARE_EVENTS = 200_000
 BARE_PENDING = 100
 """Events that wait at any time, about as many as in a seed."""
 
-sys.path.append(str(Path(__file__).parents[1] / "simulation"))
-
 
 def events_of(seed: int, *, clusters: bool) -> int:
     """Live through one seed, faults and all."""
-    if clusters:
-        from test_cluster_seeds import keeps_its_promise as story  # type: ignore[import-not-found]
-    else:
-        from test_seeds import live_through as story  # type: ignore[import-not-found]
+    story = test_cluster_seeds.keeps_its_promise if clusters else test_seeds.live_through
     try:
-        return int(story(seed).events)
+        return story(seed).events
     except Exception as failure:  # whatever a seed dies of; the other figures are measured all the same
         first = f"{type(failure).__name__}: {failure}".splitlines()[0]
         raise Failed(f"seed {seed}: {first}") from failure

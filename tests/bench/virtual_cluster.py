@@ -3,10 +3,8 @@ counted, and that of their world is not."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from failed import Failed
 
@@ -14,11 +12,8 @@ from meshcron.core.agent import Agent
 from meshcron.core.effects import Effect
 from meshcron.core.events import Event
 from meshcron.model import Instant
-from meshcron.rows import JobRow, JobStateRow
-
-sys.path.append(str(Path(__file__).parents[1] / "simulation"))
-
-from cluster import Cluster, Host  # type: ignore[import-not-found] # of that folder
+from meshcron.rows import JobRow, JobStateRow, Row
+from tests.simulation.cluster import Cluster, Host
 
 SEED = 0
 FORM_SECONDS = 60.0
@@ -44,7 +39,7 @@ class Timed(Agent):
         return wakeup
 
 
-class Unwatched(Cluster):  # type: ignore[misc] # the simulation is found at run time
+class Unwatched(Cluster):
     """Without those invariants that look at every job after every entry."""
 
     def watch(self, host: Host) -> None:
@@ -61,7 +56,7 @@ class VirtualCluster:
             host.build = Timed
             host.start()
         self._wait(count)
-        stored = (*jobs, *states)
+        stored: tuple[Row, ...] = (*jobs, *states)
         for host in self._world.hosts:
             host.crash()
             host.disk.write(stored)
@@ -80,7 +75,7 @@ class VirtualCluster:
     @property
     def used_s(self) -> float:
         """Processor time of all cores since their last start."""
-        return float(sum(host.agent.used_s for host in self._world.hosts))
+        return sum(host.agent.used_s for host in self._world.hosts if isinstance(host.agent, Timed))
 
     @property
     def runs(self) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
-from world import START_WALL_US, Disk  # type: ignore[import-not-found] # conftest.py adds this folder
 
 from meshcron import commands, entries, messages
 from meshcron.core import catalog_members, effects, events
@@ -34,6 +33,7 @@ from meshcron.core.voter import Committed
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
 from meshcron.rows import BallotRow, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
+from tests.simulation.world import START_WALL_US, Disk
 
 BOOT_US = 1_000_000_000
 NEVER_US = 1 << 62
@@ -100,7 +100,7 @@ class Host:
         self.priority = priority
         self.slots = 8
         self.disk = Disk()
-        self.agent: Agent | None = None
+        self._agent: Agent | None = None
         self.build: Callable[[Settings, Loaded], Agent] = Agent
         """Which version of the agent is installed; holds from its next start on."""
         self.session = 0
@@ -137,6 +137,17 @@ class Host:
         """An operator has had the agent's directory recovered: the next start goes on alone."""
         self.checked_index = 0
         self.checked_commit = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its agent runs."""
+        return self._agent is not None
+
+    @property
+    def agent(self) -> Agent:
+        """The one that runs; there has to be one."""
+        assert self._agent is not None, f"the agent of {self.name} is down"
+        return self._agent
 
     def now(self) -> Instant:
         passed = self.world.now_us - BOOT_US
@@ -183,7 +194,7 @@ class Host:
         self.recovers = False
         if not self.is_copy:
             self.world.tags[self.node_id] = self.tags
-        self.agent = self.build(settings, self.disk.load())
+        self._agent = self.build(settings, self.disk.load())
         self.checked_commit = self.agent.ledger.commit_index
         self.perform(self.agent.start(self.now()))
         self.set_wake()
@@ -191,7 +202,7 @@ class Host:
 
     def crash(self) -> None:
         """All that was not persisted is gone; processes run on; the others see its connections close."""
-        self.agent = None
+        self._agent = None
         self.session += 1
         self.backlog.clear()
         self.paused_until_us = 0
@@ -215,7 +226,7 @@ class Host:
 
     def wipe(self) -> None:
         """A new disk in the machine: whoever starts on it is somebody else with the same name."""
-        assert self.agent is None
+        assert self._agent is None
         if not self.is_copy:
             self.world.lost_disks[self.node_id] = self.disk
         self.is_copy = False
@@ -224,7 +235,7 @@ class Host:
         self.starts_taken = 0
 
     def _seen_gone(self, other: Host) -> None:
-        if self.agent is None and (self, other) not in self.world.cuts and (other, self) not in self.world.cuts:
+        if self._agent is None and (self, other) not in self.world.cuts and (other, self) not in self.world.cuts:
             other.give(events.PeerGone(self.node_id))
 
     def pause(self, for_us: int) -> None:
@@ -259,7 +270,7 @@ class Host:
     # events and effects
 
     def give(self, event: Event) -> None:
-        if self.agent is None:
+        if self._agent is None:
             return
         if self.paused_until_us:
             self.backlog.append(event)
@@ -276,7 +287,7 @@ class Host:
             self.world.check_samples()
         self.world.check_fence(event, fence, wanted)
         self.perform(wanted)
-        if isinstance(event, events.Persisted) and self.agent is not None:
+        if isinstance(event, events.Persisted) and self._agent is not None:
             self.durable = max(self.durable, event.n)
             ready = [one for one in self.held if getattr(one, "after", 0) <= self.durable]
             self.held = [one for one in self.held if getattr(one, "after", 0) > self.durable]
@@ -286,7 +297,7 @@ class Host:
 
     def _check_queues(self) -> None:
         """17: whatever waits here is bounded."""
-        if self.agent is None:
+        if self._agent is None:
             return
         outbox = len(self.agent.runner._outbox)
         waiting = max(len(self.held), len(self.unwritten), outbox)
@@ -298,7 +309,7 @@ class Host:
                 assert len(one.in_flight) <= IN_FLIGHT_MAX, f"17: {len(one.in_flight)} appends are on their way"
 
     def set_wake(self) -> None:
-        if self.agent is None or self.paused_until_us:
+        if self._agent is None or self.paused_until_us:
             return
         now = self.now()
         self.wake_us = self.world.now_us + max(20, self.agent.next_wakeup(now) - now.boot_us)
@@ -323,7 +334,7 @@ class Host:
 
     def perform(self, wanted: list[Effect]) -> None:
         for effect in wanted:
-            if self.agent is None:
+            if self._agent is None:
                 return
             if self.world.crash_chance and self.world.random.random() < self.world.crash_chance:
                 self.world.crashes += 1
@@ -364,7 +375,7 @@ class Host:
                 self.connected = effect
                 self.known = {one.node_id: one.endpoint for one in effect.members}
             case effects.StartOver():
-                self.agent = None
+                self._agent = None
                 self.wipe()  # set aside (set_aside.py); under the old id it must not vote again without its memory
                 self.session += 1
                 self.later(100_000, self.start)
@@ -383,7 +394,7 @@ class Host:
             case effects.ForgetProcess():
                 pass
             case effects.Halt():
-                assert self.agent is not None
+                assert self._agent is not None
                 if self.agent.is_copy:
                     assert world.rolled_back, f"an agent is taken for a copy: {effect.why}"
                 else:
@@ -566,7 +577,7 @@ class Cluster:
         leading = [
             (host, host.agent)
             for host in self.hosts
-            if host.agent is not None and host.agent.leading and host.agent.cluster == (self.home or host.agent.cluster)
+            if host.is_up and host.agent.leading and host.agent.cluster == (self.home or host.agent.cluster)
         ]
         best = max(leading, key=lambda one: (one[1].generation, one[1].ledger.term), default=(None, None))
         return best[0]
@@ -612,7 +623,7 @@ class Cluster:
                 continue
 
             def arrive() -> None:
-                if target.agent is None or target.connected is None or target.connected.cluster != cluster:
+                if not target.is_up or target.connected is None or target.connected.cluster != cluster:
                     return  # each message names its cluster: those of another one are dropped
                 if target.node_id != receiver or sender not in target.known:
                     return  # a machine with a new disk has new keys
@@ -644,7 +655,7 @@ class Cluster:
     def publish(self, source: Host, topic: str, message: messages.Message) -> None:
         self.check_message(source, "", message)
         for target in self.hosts:
-            if target is source or target.agent is None or target.connected is None:
+            if target is source or not target.is_up or target.connected is None:
                 continue
             if source.node_id not in target.connected.dial or not self._knows_endpoint(target, source):
                 continue
@@ -660,7 +671,7 @@ class Cluster:
     def announce(self, host: Host) -> None:
         """mDNS: each learns of the other, after a while."""
         for other in self.hosts:
-            if other is host or other.agent is None:
+            if other is host or not other.is_up:
                 continue
             for one, another in ((host, other), (other, host)):
                 endpoint = another.endpoint
@@ -671,7 +682,7 @@ class Cluster:
         """A browser asks again until it hears the answer."""
 
         def hear() -> None:
-            if another.agent is None or another.endpoint != endpoint:
+            if not another.is_up or another.endpoint != endpoint:
                 return
             if (another, one) in self.cuts or (one, another) in self.cuts:
                 self._until_found(one, another, endpoint, 2 * SECOND_US)
@@ -686,11 +697,11 @@ class Cluster:
                 (
                     host
                     for host in self.hosts
-                    if host.agent and (host.endpoint.host, host.endpoint.gate_port) == (effect.host, effect.port)
+                    if host.is_up and (host.endpoint.host, host.endpoint.gate_port) == (effect.host, effect.port)
                 ),
                 None,
             )
-            if target is None or target.agent is None or target.paused_until_us or not self._passes(source, target):
+            if target is None or not target.is_up or target.paused_until_us or not self._passes(source, target):
                 return
             answer = target.agent.answer(effect.hello, target.now())
             target.give(events.HelloHeard(effect.hello))
@@ -712,7 +723,7 @@ class Cluster:
 
         def arrive() -> None:
             index, term, crc = (int(part) for part in loaded.meta["applied"].split())
-            if target is None or target.agent is None or not self._passes(source, target):
+            if target is None or not target.is_up or not self._passes(source, target):
                 source.later(1000, lambda: done(arrived=False))
                 return
             catalog = Loaded(
@@ -858,7 +869,7 @@ class Cluster:
 
     def check_samples(self) -> None:
         """Now and then: logs agree with all that was ever seen in one, and states are what the entries come to."""
-        holders = [(host, host.agent) for host in self.hosts if host.agent is not None and host.agent.holds_log]
+        holders = [(host, host.agent) for host in self.hosts if host.is_up and host.agent.holds_log]
         for host, agent in sorted(holders, key=lambda one: one[1].state.applied[0]):
             life, rows = (agent.cluster, agent.generation), host.disk.log
             for index in range(max(1, host.disk.last_index - SAMPLED_ENTRIES), host.disk.last_index + 1):
@@ -896,7 +907,7 @@ class Cluster:
 
     def check_answer(self, host: Host, outcome: object) -> None:
         """Whoever says that a job is written reads it from then on."""
-        assert host.agent is not None
+        assert host.is_up
         if not isinstance(outcome, commands.JobAnswer) or outcome.view.job.name in self.deletable:
             return
         uid, revision = outcome.view.uid, outcome.view.revision
@@ -940,7 +951,7 @@ class Cluster:
         self.taken_over[agent.cluster] = at_us
 
     def _vote(self, source: Host, term: int, to: str) -> None:
-        assert source.agent is not None
+        assert source.is_up
         voted = self.votes.setdefault((source.agent.cluster, source.node_id, term), to)
         assert voted == to, f"2: {source.name} votes twice in term {term}"
         ballot = source.disk.ballot
@@ -982,11 +993,11 @@ class Cluster:
         for host in self.hosts:
             found = None
             index = 0
-            if host.agent is not None:
+            if host.is_up:
                 index = host.agent.state.applied[0]
                 found = host.agent.state.open.get(execution_id)
             written = host.disk.executions.get(execution_id)
-            if found is None and written is not None and (host.agent is None or written.status.final):
+            if found is None and written is not None and (not host.is_up or written.status.final):
                 found = written  # an open one that its agent has closed is an older row: the newer one is on its way
             if found is not None and (best is None or index > best[0]):
                 best = index, found
@@ -995,10 +1006,10 @@ class Cluster:
     def describe(self) -> str:
         lines = []
         for host in self.hosts:
-            agent = host.agent
-            if agent is None:
+            if not host.is_up:
                 lines.append(f"{host.name} {host.node_id[:4]} down")
             else:
+                agent = host.agent
                 lines.append(
                     f"{host.name} {host.node_id[:4]} {agent.ledger.role} term {agent.ledger.term} "
                     f"commit {agent.ledger.commit_index}/{agent.ledger.last_index} voters "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
-from cluster import Cluster, Host, Weather  # type: ignore[import-not-found] # conftest.py adds this folder
 
 from meshcron import commands
-from meshcron.model import SECOND_US, Job
+from meshcron.model import SECOND_US, Concurrency, Job
+from tests.simulation.cluster import Cluster, Host, Weather
 
-POLICIES = ("allow", "forbid", "queue", "replace")
+POLICIES: tuple[Concurrency, ...] = ("allow", "forbid", "queue", "replace")
 """Jobs of these names keep their schedule: each of their ticks is accounted for."""
 
 ROLES = ("web", "web", "db", "mail")
@@ -82,7 +83,7 @@ class Faults:
         dice = self.world.random
         self.replace_leavers()
         if self.flapping is not None and dice.random() < 0.3:
-            (self.crash if self.flapping.agent is not None else self.start)(self.flapping)
+            (self.crash if self.flapping.is_up else self.start)(self.flapping)
             return
         if dice.random() < 0.005:
             self.step_all_clocks()
@@ -94,16 +95,16 @@ class Faults:
 
     @staticmethod
     def crash(host: Host) -> None:
-        if host.agent is not None:
+        if host.is_up:
             host.crash()
 
     @staticmethod
     def start(host: Host) -> None:
-        if host.agent is None:
+        if not host.is_up:
             host.start()
 
     def pause(self, host: Host) -> None:
-        if host.agent is not None and not host.paused_until_us:
+        if host.is_up and not host.paused_until_us:
             host.pause(self.world.random.choice(PAUSES_US))
 
     # disks
@@ -136,7 +137,7 @@ class Faults:
         if self.world.random.random() < 0.5:
             host.disk.log[index] = msgspec.structs.replace(row, body=row.body[:-1] + b" ")
         host.start()
-        assert host.agent is None, f"{host.name} starts with a damaged log"
+        assert not host.is_up, f"{host.name} starts with a damaged log"
         host.disk = was  # what it had acknowledged: it counts as a disk that is lost
         self._lose(host)
         host.start()
@@ -157,8 +158,8 @@ class Faults:
         name = host.name
         host.copy_of(original)
         host.start()
-        assert world.run_until(lambda: host.agent is None, REFUSED_S), f"two run as {host.name}\n{world.describe()}"
-        assert original.agent is not None, f"the original {original.name} ends instead of its copy"
+        assert world.run_until(lambda: not host.is_up, REFUSED_S), f"two run as {host.name}\n{world.describe()}"
+        assert original.is_up, f"the original {original.name} ends instead of its copy"
         host.name = name
         host.wipe()
         world.rolled_back, world.crash_chance = may_go_back, crash_chance
@@ -166,9 +167,9 @@ class Faults:
 
     def _all_hear(self, host: Host, besides: Host) -> bool:
         """Whether all that run are in one cluster with this one and hear it, which cannot decide alone."""
-        if host.agent is None or not host.agent.cluster or host.agent.stands_alone:
+        if not host.is_up or not host.agent.cluster or host.agent.stands_alone:
             return False
-        live = [one for one in self.world.hosts if one.agent is not None and one not in (host, besides)]
+        live = [one for one in self.world.hosts if one.is_up and one not in (host, besides)]
         still = any(one.paused_until_us for one in self.world.hosts)
         return (
             not still
@@ -186,7 +187,7 @@ class Faults:
     def _may_lose(self, host: Host) -> bool:
         """Whether the cluster can go on for ever without what this machine remembers."""
         leader = self.world.leader()
-        if leader is None or leader.agent is None or not leader.agent.ledger.roster_may_change() or self.leaving():
+        if leader is None or not leader.is_up or not leader.agent.ledger.roster_may_change() or self.leaving():
             return False
         voters = leader.agent.ledger.voters
         gone = {node_id for node_id in voters if self.world.by_node(node_id) is None}
@@ -278,7 +279,7 @@ class Faults:
     def remove(self, host: Host) -> None:
         """`members rm`, one at a time; somebody who may vote stays. Of three that vote, one that dies for good and one
         that is asked to go in the same instant are a lost majority (`recover`)."""
-        others = [one for one in self.world.hosts if one.eligible and one is not host and one.agent is not None]
+        others = [one for one in self.world.hosts if one.eligible and one is not host and one.is_up]
         if self.world.now_us - self._lost_us < UNSEEN_US:
             return
         if not self.leaving() and len(others) > 1 and self.world.leader() is not None:
@@ -288,7 +289,7 @@ class Faults:
     def leaving(self) -> bool:
         """Whether somebody is on the way out, or may be."""
         leader = self.world.leader()
-        members = leader.agent.state.members.values() if leader is not None and leader.agent is not None else ()
+        members = leader.agent.state.members.values() if leader is not None and leader.is_up else ()
         return any(one.leaving for one in members) or any(
             self.world.now_us - asked_us < ASKED_US for asked_us in self._asked.values()
         )
@@ -296,7 +297,7 @@ class Faults:
     def replace_leavers(self) -> None:
         """Who is out of the cluster begins anew on an empty disk."""
         leader = self.world.leader()
-        if leader is None or leader.agent is None:
+        if leader is None or not leader.is_up:
             return
         for host in self.world.hosts:
             if host.node_id in self._asked and leader.agent.state.member_of(host.node_id) is None:
@@ -323,7 +324,7 @@ def some_jobs(world: Cluster, schedules: tuple[str, ...], deadlines_s: tuple[int
             schedule=dice.choice(schedules),
             command="true",
             tags=dice.choice(WANTED),
-            concurrency=policy,  # type: ignore[arg-type]
+            concurrency=policy,
             retries=dice.choice((0, 0, 2)),
             retry_delay_us=dice.choice((0, SECOND_US)),
             on_lost=dice.choice(("lost", "rerun")),
@@ -333,5 +334,5 @@ def some_jobs(world: Cluster, schedules: tuple[str, ...], deadlines_s: tuple[int
             history=msgspec.structs.replace(Job(name="x", schedule="x").history, runs=100_000),
         )
         call = world.ask(commands.PutJob(job))
-        assert world.run_until(lambda call=call: call in world.answers, 5), "no answer to a write"
+        assert world.run_until(partial(world.answers.__contains__, call), 5), "no answer to a write"
         assert isinstance(world.answers[call], commands.JobAnswer), world.answers[call]

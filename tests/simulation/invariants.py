@@ -6,23 +6,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
 
-from cluster import Cluster, Host  # type: ignore[import-not-found] # conftest.py adds this folder
-from world import unaccounted_ticks  # type: ignore[import-not-found]
-
 from meshcron import entries
 from meshcron.core.catalog import Catalog
 from meshcron.core.state import State
 from meshcron.core.voter import Committed
 from meshcron.model import Status
+from tests.simulation.cluster import Cluster, Host
+from tests.simulation.world import unaccounted_ticks
 
 
 def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[str], *, accounted: bool) -> None:
     """Everything that can be seen at the end. `settled_us`: wall time up to which all is decided; `steady`: the jobs
     whose schedule nobody changed; `accounted`: whether each tick of those must have its record."""
-    assert leader.agent is not None
+    assert leader.is_up
     jobs = {uid: state for uid, state in leader.agent.state.jobs.items() if state.job.name in steady}
     for uid, state in jobs.items():
-        wrong = unaccounted_ticks(leader, uid, settled_us) if accounted else []
+        wrong = unaccounted_ticks(leader.disk, uid, settled_us) if accounted else []
         assert not wrong, f"P2: job {state.job.name} has ticks without exactly one record: {wrong[:5]}"
         check_targets(world, leader, uid)
     check_once_a_tick(leader)
@@ -90,7 +89,7 @@ def check_same_everywhere(world: Cluster, leader: Host) -> None:
     """5: all that hold the log hold the same state, and their disks hold that state."""
     reference = leader.agent.state
     for host in world.hosts:
-        if host.agent is None or not host.agent.holds_log or host.agent.cluster != leader.agent.cluster:
+        if not host.is_up or not host.agent.holds_log or host.agent.cluster != leader.agent.cluster:
             continue
         if reference.member_of(host.node_id) is None or host.node_id not in leader.agent.known.log_holders():
             continue  # it held the log once
@@ -109,7 +108,7 @@ def check_logs(hosts: list[Host]) -> None:
     """3: what two disks hold at an index in one term is the same entry, and all before it is the same."""
     known: dict[tuple[str, int, int], int] = {}
     for host in hosts:
-        if host.agent is None:
+        if not host.is_up:
             continue
         for index, row in host.disk.log.items():
             crc = known.setdefault((host.agent.cluster, index, row.term), row.crc)
@@ -148,10 +147,12 @@ def check_rosters(leader: Host) -> list[frozenset[str]]:
 def check_bounds(world: Cluster) -> None:
     """17: once it is quiet, nothing waits in a queue."""
     for host in world.hosts:
-        if host.agent is None or not host.agent.cluster:
+        if not host.is_up or not host.agent.cluster:
             continue
         assert len(host.held) < 100, f"17: {len(host.held)} effects wait for the disk of {host.name}"
         assert len(host.backlog) < 100, f"17: {len(host.backlog)} events wait at {host.name}"
         waiting = len(host.agent.runner._outbox)
-        member = world.leader().agent.state.member_of(host.node_id)
+        leader = world.leader()
+        assert leader is not None
+        member = leader.agent.state.member_of(host.node_id)
         assert member is None or waiting == 0, f"17: {waiting} results wait at {host.name}"

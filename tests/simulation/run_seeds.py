@@ -11,8 +11,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.simulation import test_cluster_seeds, test_seeds
 
 PROGRESS_S = 30
 CHUNK = 10
@@ -21,16 +22,12 @@ CHUNK = 10
 
 def run_some(first: int, count: int, *, alone: bool, whole: bool) -> tuple[list[tuple[int, str]], int]:
     """The failures among some seeds with their first line or as a `whole`, and how many events all of them handled."""
-    if alone:
-        from test_seeds import keeps_its_promise  # type: ignore[import-not-found]
-    else:
-        from test_cluster_seeds import keeps_its_promise  # type: ignore[import-not-found]
-
+    story = test_seeds.keeps_its_promise if alone else test_cluster_seeds.keeps_its_promise
     failed: list[tuple[int, str]] = []
     events = 0
     for seed in range(first, first + count):
         try:
-            events += keeps_its_promise(seed).events
+            events += story(seed).events
         except Exception as failure:  # noqa: BLE001 - whatever a seed dies of is its result
             line = f"{type(failure).__name__}: {failure}".splitlines()[0]
             failed.append((seed, traceback.format_exc() if whole else line))

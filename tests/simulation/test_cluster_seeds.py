@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from cluster import Cluster  # type: ignore[import-not-found] # conftest.py adds this folder
-from faults import POLICIES, ROLES, Faults, some_jobs  # type: ignore[import-not-found]
-from invariants import check_all  # type: ignore[import-not-found]
-from replay import replayed  # type: ignore[import-not-found]
 
 import meshcron.core
 from meshcron import commands
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.model import SECOND_US
+from tests.simulation.cluster import Cluster
+from tests.simulation.faults import POLICIES, ROLES, Faults, some_jobs
+from tests.simulation.invariants import check_all
+from tests.simulation.replay import replayed
 
 SEEDS = int(os.environ.get("MESHCRON_SEEDS", "200"))
 FIRST = int(os.environ.get("MESHCRON_FIRST_SEED", "0"))
@@ -96,7 +96,7 @@ def formed(world: Cluster) -> None:
 
     def ready() -> bool:
         leader = world.leader()
-        if leader is None or leader.agent is None:
+        if leader is None or not leader.is_up:
             return False
         members = {one.node_id for one in leader.agent.state.members.values()}
         return members >= {host.node_id for host in hosts} and len(leader.agent.ledger.voters) == wanted
@@ -196,7 +196,7 @@ def _quiet(world: Cluster, faults: Faults) -> None:
     def calm() -> bool:
         faults.replace_leavers()
         leader = world.leader()
-        if leader is None or leader.agent is None or faults.leaving():
+        if leader is None or not leader.is_up or faults.leaving():
             return False
         clock, state, ago_us = leader.agent.clock, leader.agent.state, world.now_us - world.healed_us
         wall_us, cluster_us = clock.wall_us(leader.now()) - ago_us, clock.cluster_us(leader.now()) - ago_us
@@ -231,15 +231,15 @@ def check(world: Cluster) -> None:
 
     def still() -> bool:
         leader = world.leader()
-        if leader is None or leader.agent is None:
+        if leader is None or not leader.is_up:
             return False
         state = leader.agent.state
         holders = [
             host.agent.state.applied
             for host in world.hosts
-            if host.agent is not None and host.node_id in leader.agent.known.log_holders()
+            if host.is_up and host.node_id in leader.agent.known.log_holders()
         ]
-        empty = not any(host.agent.runner._outbox for host in world.hosts if host.agent is not None)
+        empty = not any(host.agent.runner._outbox for host in world.hosts if host.is_up)
         return empty and not state.open and all(applied == state.applied for applied in holders)
 
     _wait(world, still, DRAINED_S, "11: something runs or waits for ever")

@@ -34,7 +34,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from world import Disk  # type: ignore[import-not-found] # conftest.py adds this folder
 
 from meshcron import entries
 from meshcron.chain import CHAIN_START, chain
@@ -45,6 +44,7 @@ from meshcron.core.turn import Turn
 from meshcron.messages import Vote, VoteReply
 from meshcron.model import Instant, Member
 from meshcron.rows import LogRow, Row
+from tests.simulation.world import Disk
 
 DATA = Path(__file__).parent / "data"
 SCRIPTS = sorted(path.stem for path in DATA.glob("*.txt"))

@@ -13,10 +13,6 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import pytest
-import test_elections as elections  # type: ignore[import-not-found] # conftest.py adds this folder
-import test_scripts as scripts  # type: ignore[import-not-found]
-import test_senders as senders  # type: ignore[import-not-found]
-import test_upgrades as upgrades  # type: ignore[import-not-found]
 from msgspec import Struct
 
 from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
@@ -30,6 +26,10 @@ from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
+from tests.simulation import test_elections as elections
+from tests.simulation import test_scripts as scripts
+from tests.simulation import test_senders as senders
+from tests.simulation import test_upgrades as upgrades
 
 
 def unnamed(story: Callable[[int], None], seconds: int) -> None:

@@ -6,12 +6,10 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
-from cluster import SHORT, Cluster, Host, Weather  # type: ignore[import-not-found] # conftest.py adds this folder
-from test_cluster_seeds import keeps_its_promise  # type: ignore[import-not-found]
-from world import unaccounted_ticks  # type: ignore[import-not-found]
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects
@@ -20,8 +18,12 @@ from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.core.turn import Turn
 from meshcron.errors import Conflict, UnknownJob
-from meshcron.model import SECOND_US, Execution, History, Job, Status, execution_id
+from meshcron.model import SECOND_US, Execution, History, Job, Member, Status, execution_id
+from meshcron.rows import SeenRow
 from meshcron.runtime.standing import ALIVE, Facts, Standing
+from tests.simulation.cluster import SHORT, Cluster, Host, Weather
+from tests.simulation.test_cluster_seeds import keeps_its_promise
+from tests.simulation.world import unaccounted_ticks
 
 START_BY_S = 125.0
 """Longer than an order may be accepted: then what is armed at a machine that is gone is over."""
@@ -36,7 +38,7 @@ FAIL_OVER_US = 1_500_000
 # the scene
 
 
-def grown(seed: int, hosts: int = 3, **more: object) -> Cluster:
+def grown(seed: int, hosts: int = 3, **more: Any) -> Cluster:
     """A cluster at rest: as many voters as there should be. Host n has the tag at=n."""
     world = Cluster(seed)
     for at in range(hosts):
@@ -59,13 +61,22 @@ def voters_are(world: Cluster, count: int, seconds: float = 40) -> None:
 
 def _all_members(world: Cluster, leader: Host) -> bool:
     members = {member.node_id for member in leader.agent.state.members.values()}
-    return all(host.node_id in members for host in world.hosts if host.agent is not None)
+    return all(host.node_id in members for host in world.hosts if host.is_up)
 
 
 def led(world: Cluster, seconds: float = 5) -> Host:
     """Who leads, at last."""
     assert world.run_until(lambda: world.leader() is not None, seconds), f"18: no leader\n{world.describe()}"
-    return world.leader()
+    leader = world.leader()
+    assert leader is not None
+    return leader
+
+
+def member_of(host: Host, node_id: str) -> Member:
+    """What an agent knows of a member."""
+    member = host.agent.state.member_of(node_id)
+    assert member is not None, f"{node_id} is no member"
+    return member
 
 
 def follower(world: Cluster, at: int = 0) -> Host:
@@ -106,7 +117,7 @@ def at_end(world: Cluster, *, restart: bool = True) -> None:
     world.heal()
     world.hold = world.tap = None
     for host in world.hosts:
-        if host.agent is None and restart:
+        if not host.is_up and restart:
             host.start()
     world.run_for(SETTLED_S + 4)
     leader = led(world)
@@ -114,14 +125,14 @@ def at_end(world: Cluster, *, restart: bool = True) -> None:
     state = leader.agent.state
     for uid, job in state.jobs.items():
         if state.epoch == 0:
-            wrong = unaccounted_ticks(leader, uid, settled_us)
+            wrong = unaccounted_ticks(leader.disk, uid, settled_us)
             assert not wrong, f"P2: job {job.job.name} has ticks without exactly one record: {wrong[:5]}"
     for execution in leader.disk.executions.values():
         old = execution.scheduled_wall_us < settled_us and not execution.status.final
-        host = world.by_node(execution.node_id)
-        assert not old or (host is not None and execution.id in host.processes), f"11: {execution} is open for ever"
+        where = world.by_node(execution.node_id)
+        assert not old or (where is not None and execution.id in where.processes), f"11: {execution} is open for ever"
     for host in world.hosts:
-        if host.agent is not None and host.agent.holds_log and host.agent.cluster == leader.agent.cluster:
+        if host.is_up and host.agent.holds_log and host.agent.cluster == leader.agent.cluster:
             theirs = host.agent.state
             assert theirs.applied[0] >= state.applied[0] - 5, f"{host.name} lags\n{world.describe()}"
             if theirs.applied == state.applied:
@@ -130,16 +141,14 @@ def at_end(world: Cluster, *, restart: bool = True) -> None:
                 assert same, f"5: the state of {host.name} differs"
 
 
-def once(found: Callable[[], None]) -> Callable[[], bool]:
-    """Do it the first time only; True that time."""
+def once(found: Callable[[], None]) -> Callable[[], None]:
+    """Do it the first time only."""
     done: list[bool] = []
 
-    def act() -> bool:
-        if done:
-            return False
-        done.append(True)
-        found()
-        return True
+    def act() -> None:
+        if not done:
+            done.append(True)
+            found()
 
     return act
 
@@ -177,7 +186,7 @@ def test_the_leader_dies_before_the_intent_is_on_a_majority() -> None:
         if host is old and not died and intents:
             died.extend(intents)
             host.crash()
-        return bool(died) and host is old and host.agent is None
+        return bool(died) and host is old and not host.is_up
 
     world.tap = tap
     world.run_for(3)
@@ -343,7 +352,7 @@ def test_a_start_that_only_the_dead_leader_has_recorded_is_owed_by_the_next_one(
 
     world.tap = tap
     one.start()
-    assert world.run_until(lambda: old.agent is None, 30)
+    assert world.run_until(lambda: not old.is_up, 30)
     world.run_for(10)
     assert [run.node_id for run in runs_of(world, uid)] == [one.node_id]
     assert runs_of(world, uid)[0].status in (Status.SUCCESS, Status.FAILED)
@@ -648,12 +657,12 @@ def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
     first = world.ask(commands.RunJob("once"), key="key")
 
     def tap(host: Host, effect: effects.Effect) -> bool:
-        if host is old and host.agent is not None and isinstance(effect, effects.Answer):
+        if host is old and host.is_up and isinstance(effect, effects.Answer):
             host.crash()
-        return host is old and host.agent is None
+        return host is old and not host.is_up
 
     world.tap = tap
-    assert world.run_until(lambda: old.agent is None, 5)
+    assert world.run_until(lambda: not old.is_up, 5)
     world.tap = None
     assert first not in world.answers
     again = world.ask(commands.RunJob("once"), key="key") if led(world) is not old else ""
@@ -685,7 +694,7 @@ def test_an_agent_that_crashes_after_each_step_of_a_run_starts_it_once() -> None
             effect: effects.Effect,
             target: Host = target,
             step: type = step,
-            crash: Callable[[], bool] = crash,
+            crash: Callable[[], None] = crash,
         ) -> bool:
             message = getattr(effect, "message", None)
             shown = isinstance(effect, step) or isinstance(message, step)
@@ -1063,7 +1072,7 @@ def test_a_follower_whose_disk_went_back_votes_no_more() -> None:
     leader.start()
     assert world.run_until(lambda: led(world).agent.state.member_of(forgetful.node_id) is not None, 60)
     assert led(world).agent.state.job_view("kept") is not None
-    assert not led(world).agent.state.member_of(forgetful.node_id).voter
+    assert not member_of(led(world), forgetful.node_id).voter
     assert world.alarms["amnesia"] == 2, "the leader says so, and the agent itself"
     at_end(world)
 
@@ -1106,7 +1115,7 @@ def original_and_copy(seed: int) -> tuple[Cluster, Host, Host]:
 
 def copy_is_refused(world: Cluster, copied: Host) -> None:
     """It ends, both sides say so, and nothing was started twice (the simulator's own check)."""
-    assert world.run_until(lambda: copied.agent is None, 8), "two run under one node id"
+    assert world.run_until(lambda: not copied.is_up, 8), "two run under one node id"
     assert world.alarms["copy"]
     world.hosts.remove(copied)
     world.run_for(3)
@@ -1119,7 +1128,7 @@ def test_a_copy_made_while_its_agent_runs_is_refused() -> None:
     copied.copy_of(original)
     copied.start()
     copy_is_refused(world, copied)
-    assert original.agent is not None
+    assert original.is_up
 
 
 def test_two_starts_with_one_number_are_two_copies() -> None:
@@ -1131,7 +1140,7 @@ def test_two_starts_with_one_number_are_two_copies() -> None:
     world.run_for(3)
     copied.start()
     copy_is_refused(world, copied)
-    assert original.agent is not None
+    assert original.is_up
 
 
 def test_a_directory_put_back_to_an_earlier_day_is_refused() -> None:
@@ -1144,7 +1153,7 @@ def test_a_directory_put_back_to_an_earlier_day_is_refused() -> None:
         world.run_for(2)
     original.starts_taken = starts
     original.roll_back(before)
-    assert world.run_until(lambda: original.agent is None, 8), "a lower start number is taken in"
+    assert world.run_until(lambda: not original.is_up, 8), "a lower start number is taken in"
     assert world.alarms["copy"]
 
 
@@ -1154,7 +1163,7 @@ def test_an_agent_that_starts_again_at_once_is_no_copy() -> None:
     again = follower(world)
     put(world, "tick", tags={"at": str(again.number)}, concurrency="allow")
     for _ in range(3):
-        again.agent = None  # no connection is seen to close: its machine lost power
+        again._agent = None  # no connection is seen to close: its machine lost power
         again.session += 1
         world.run_for(0.1)
         again.start()
@@ -1209,7 +1218,8 @@ def test_a_copy_that_hears_the_orders_obeys_none() -> None:
 
 def armed_at(host: Host) -> set[str]:
     """What its disk says it has accepted and not started."""
-    return {str(id_) for id_, row in host.disk.tables["seen"].items() if row.state == "accepted"}
+    rows = host.disk.tables["seen"].values()
+    return {row.execution_id for row in rows if isinstance(row, SeenRow) and row.state == "accepted"}
 
 
 def test_a_copy_made_while_orders_are_armed_starts_none_of_them() -> None:
@@ -1694,7 +1704,7 @@ def test_a_voter_cut_off_while_the_voters_changed_finds_the_leader_it_does_not_k
     cut_off = follower(world)
     strangers_lead(world, cut_off)
     voters = cut_off.agent.ledger.voters
-    told: list[int] = []
+    told: list[str] = []
 
     def hold(source: Host, target: Host, message: messages.Message) -> bool:
         if isinstance(message, messages.RosterNews) and target is cut_off:
@@ -1745,7 +1755,7 @@ def restarted(world: Cluster, host: Host, *, priority: int = 100, eligible: bool
 
 def facts_of(world: Cluster, host: Host) -> tuple[int, bool, bool]:
     """What is committed of a member: priority, eligible, voter."""
-    member = led(world).agent.state.member_of(host.node_id)
+    member = member_of(led(world), host.node_id)
     return member.priority, member.eligible, member.voter
 
 
@@ -1773,7 +1783,7 @@ def test_a_member_that_comes_back_with_another_priority_is_believed_once() -> No
     assert facts_of(world, other) == (200, True, True)
     assert len(member_puts(world, other)) == before + 1
     for host in world.hosts:
-        assert host.agent.state.member_of(other.node_id).priority == 200
+        assert member_of(host, other.node_id).priority == 200
     at_end(world)
 
 
@@ -2100,7 +2110,7 @@ def survivor_of_three(seed: int) -> tuple[Cluster, int, Host, list[Host]]:
 
 def recover(host: Host) -> None:
     """An operator stops the survivor, has its directory recovered, and starts it."""
-    if host.agent is not None:
+    if host.is_up:
         host.crash()
     host.recovers = True
     host.start()
@@ -2168,7 +2178,7 @@ def test_a_lost_majority_that_still_lives_stops_when_it_hears_of_the_recovery() 
     terms = [host.agent.ledger.term for host in dead]
     assert min(terms) > left.agent.ledger.term, "by their term they would win"
     world.heal()
-    assert world.run_until(lambda: all(host.agent is None or not host.agent.leading for host in dead), 20)
+    assert world.run_until(lambda: all(not host.is_up or not host.agent.leading for host in dead), 20)
     assert world.run_until(lambda: world.alarms["outlived"] == 2, 20), world.describe()
     voters_are(world, 3)
     assert led(world).agent.generation == left.agent.generation
@@ -2258,7 +2268,7 @@ def test_of_two_survivors_recovered_apart_one_gives_way() -> None:
     assert world.run_until(lambda: world.alarms["outlived"] >= 1, 20)
     assert led(world) is best
     world.run_for(10)
-    assert all(host.agent.generation == best.agent.generation for host in world.hosts if host.agent is not None)
+    assert all(host.agent.generation == best.agent.generation for host in world.hosts if host.is_up)
 
 
 # many agents

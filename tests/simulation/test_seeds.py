@@ -6,12 +6,12 @@ import os
 
 import msgspec
 import pytest
-from replay import replayed  # type: ignore[import-not-found] # conftest.py adds this folder
-from world import World, unaccounted_ticks  # type: ignore[import-not-found]
 
 from meshcron import commands
 from meshcron.core.state import State
 from meshcron.model import SECOND_US, Job, Status
+from tests.simulation.replay import replayed
+from tests.simulation.world import World, unaccounted_ticks
 
 SEEDS = int(os.environ.get("MESHCRON_SEEDS", "200"))
 FIRST = int(os.environ.get("MESHCRON_FIRST_SEED", "0"))
@@ -46,7 +46,7 @@ def live_through(seed: int) -> World:
     trouble_ends = world.boot_us + 60 * SECOND_US
     while world.boot_us < trouble_ends:
         world.run_for(dice.random() * 3)
-        if world.agent is None:
+        if not world.is_up:
             world.run_for(dice.choice((0.05, 1, 5, 15)))
             world.start()
         elif dice.random() < 0.2:
@@ -54,7 +54,7 @@ def live_through(seed: int) -> World:
         elif dice.random() < 0.05:
             world.ask(f"pause-{world.order}", commands.SetPaused(dice.random() < 0.5))
     world.crash_chance = 0.0
-    if world.agent is None:
+    if not world.is_up:
         world.start()
     world.run_for(5)  # it may have started a moment ago
     world.ask("unpause", commands.SetPaused(False))
@@ -67,11 +67,11 @@ def live_through(seed: int) -> World:
 
 def check(world: World) -> None:
     """The invariants of PROTOCOL 10 that concern one agent."""
-    assert world.agent is not None
+    assert world.is_up
     assert world.agent.leading, "18: after 10 s without faults there is a leader"
     settled_us = world.settled_us
     for uid, state in world.agent.state.jobs.items():
-        wrong = unaccounted_ticks(world, uid, settled_us)
+        wrong = unaccounted_ticks(world.disk, uid, settled_us)
         assert not wrong, f"P2: job {state.job.name} has ticks without exactly one record: {wrong[:5]}"
     for execution in world.disk.executions.values():
         # 11: in bounded time every open intent is final or running on an agent that lives.

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-import test_elections as elections  # type: ignore[import-not-found] # conftest.py adds this folder
-import test_scripts as scripts  # type: ignore[import-not-found]
-from cluster import Cluster, Host  # type: ignore[import-not-found]
-from watching import Change, watched  # type: ignore[import-not-found]
-
 from meshcron import commands, messages
 from meshcron.core import effects
 from meshcron.core.catalog_members import STANDING_CHANGES
 from meshcron.core.seen import SEEN_CHANGES
 from meshcron.core.voter import ROLE_CHANGES
 from meshcron.model import SECOND_US, STATUS_CHANGES, Status
+from tests.simulation import test_elections as elections
+from tests.simulation import test_scripts as scripts
+from tests.simulation.cluster import Cluster, Host
+from tests.simulation.watching import Change, watched
 
 NEVER: dict[str, dict[Change, str]] = {
     "status": {("running", "skipped"): "only an agent whose disk went back denies what it has started"},
@@ -142,7 +141,7 @@ def who_has_no_vote_goes_story() -> None:
     world.run_for(5)
     assert len(leader.agent.state.members) == 4
     for host in world.hosts:
-        if host.agent is not None:
+        if host.is_up:
             host.crash()
     scripts.recover(leader)
     world.run_for(5)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from cluster import Cluster, Host  # type: ignore[import-not-found] # conftest.py adds this folder
 from msgspec.structs import replace
-from test_scripts import at_end, follower, grown, led, put, voters_are  # type: ignore[import-not-found]
 
 from meshcron import messages
 from meshcron.core.agent import Agent
@@ -16,6 +14,8 @@ from meshcron.errors import NewerProtocol
 from meshcron.rows import Loaded
 from meshcron.vocabulary import VOCABULARY
 from tests.next_build import NEXT, NextAgent
+from tests.simulation.cluster import Cluster, Host
+from tests.simulation.test_scripts import at_end, follower, grown, led, put, voters_are
 
 FAIL_OVER_US = 1_500_000
 
@@ -64,7 +64,7 @@ def test_nothing_new_is_written_until_the_last_is_upgraded() -> None:
         led(world).crash()  # both of the new ones get to lead, or the old one does
         world.run_for(3)
         for host in world.hosts:
-            if host.agent is None:
+            if not host.is_up:
                 host.start()
         world.run_for(4)
         assert not anything_new(world)
@@ -192,7 +192,7 @@ def test_a_newcomer_of_an_old_build_is_refused_at_the_gate() -> None:
     newcomer.start()
     world.run_for(10)
     assert world.alarms["refused"] == 1
-    assert newcomer.agent is not None
+    assert newcomer.is_up
     assert newcomer.agent.cluster == ""
     assert led(world).agent.state.member_of(newcomer.node_id) is None
     install(newcomer, NextAgent)
@@ -210,7 +210,7 @@ def test_a_voter_that_is_away_is_waited_for() -> None:
     assert not anything_new(world), "the cluster moves on without a voter"
     away.start()
     world.run_for(5)
-    assert away.agent is not None
+    assert away.is_up
     assert not anything_new(world)
     upgraded(world, away)
     assert [news_on(host) for host in world.hosts] == [NEWS] * 3

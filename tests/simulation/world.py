@@ -170,7 +170,7 @@ class World:
         self.queue: list[tuple[int, int, int, Callable[[], None]]] = []
         self.order = 0
         self.session = 0
-        self.agent: Agent | None = None
+        self._agent: Agent | None = None
         self.answers: dict[str, object] = {}
         self.records: dict[str, set[str]] = defaultdict(set)
         self.events = 0
@@ -179,6 +179,17 @@ class World:
         self._pid = 100
 
     # time
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the agent runs."""
+        return self._agent is not None
+
+    @property
+    def agent(self) -> Agent:
+        """The one that runs; there has to be one."""
+        assert self._agent is not None, "the agent is down"
+        return self._agent
 
     def now(self) -> Instant:
         return Instant(self.boot_us, self.boot_us + self.wall_shift_us)
@@ -191,7 +202,7 @@ class World:
     def run_for(self, seconds: float) -> None:
         until = self.boot_us + int(seconds * SECOND_US)
         while True:
-            wake = self.agent.next_wakeup(self.now()) if self.agent else until
+            wake = self.agent.next_wakeup(self.now()) if self.is_up else until
             head = self.queue[0][0] if self.queue else until
             when = max(self.boot_us, min(wake, head))
             if when > until:
@@ -201,7 +212,7 @@ class World:
                 _, _, session, act = heapq.heappop(self.queue)
                 if session in (-1, self.session):
                     act()
-            elif self.agent:
+            elif self.is_up:
                 # A turn takes time: without it a machine that asks to be woken at once would stop the clock.
                 self.boot_us += 20
                 self.give(events.Woke())
@@ -227,22 +238,22 @@ class World:
         self.durable = 0
         self.held: list[Effect] = []
         self.disk_free_us = self.boot_us
-        self.agent = Agent(settings, self.disk.load())
+        self._agent = Agent(settings, self.disk.load())
         self.perform(self.agent.start(self.now()))
 
     def crash(self) -> None:
         """All that was not persisted is gone; processes run on."""
-        self.agent = None
+        self._agent = None
         self.session += 1
 
     def give(self, event: Event) -> None:
-        if self.agent is None:
+        if self._agent is None:
             return
         self.events += 1
         wanted = self.agent.handle(event, self.now())
         self.agent.check()
         self.perform(wanted)
-        if isinstance(event, events.Persisted) and self.agent is not None:
+        if isinstance(event, events.Persisted) and self._agent is not None:
             self.durable = max(self.durable, event.n)
             ready = [effect for effect in self.held if effect.after <= self.durable]  # type: ignore[union-attr]
             self.held = [effect for effect in self.held if effect.after > self.durable]  # type: ignore[union-attr]
@@ -250,7 +261,7 @@ class World:
 
     def perform(self, wanted: list[Effect]) -> None:
         for effect in wanted:
-            if self.agent is None:
+            if self._agent is None:
                 return
             if self.crash_chance and self.random.random() < self.crash_chance:
                 self.crash()
@@ -341,17 +352,17 @@ class World:
         self.ask(f"put-{job.name}-{self.order}", commands.PutJob(job))
 
 
-def unaccounted_ticks(world: World, uid: int, until_wall_us: int) -> list[int]:
+def unaccounted_ticks(disk: Disk, uid: int, until_wall_us: int) -> list[int]:
     """Ticks of a job up to an instant that have no record, or more than one, on the disk."""
-    state_row = world.disk.tables["job_states"][uid]
+    state_row = disk.tables["job_states"][uid]
     assert isinstance(state_row, rows.JobStateRow)
-    job_row = next(row for row in world.disk.tables["jobs"].values() if isinstance(row, rows.JobRow) and row.uid == uid)
+    job_row = next(row for row in disk.tables["jobs"].values() if isinstance(row, rows.JobRow) and row.uid == uid)
     job = msgspec.json.decode(job_row.definition, type=Job)
     schedule = grammar.parse(job.schedule, name=job.name, anchor_us=job_row.created_wall_us)
     runs: Counter[str] = Counter()
     ranges: list[tuple[int, int]] = []
     singles: dict[int, set[str]] = defaultdict(set)
-    for one in world.disk.executions.values():
+    for one in disk.executions.values():
         if one.uid != uid or one.trigger not in ("schedule", "catch_up", "retry"):
             continue
         if one.count != 1 or (one.until_wall_us and one.until_wall_us != one.scheduled_wall_us):
