@@ -29,6 +29,9 @@ STEPS_US = (1_500_000, 20 * SECOND_US, 45 * SECOND_US, 3_600 * SECOND_US)
 ASKED_US = 10 * SECOND_US
 """So long after `members rm` it may still take effect unseen."""
 
+GONE_S = 0.6
+"""Who was heard within 500 ms may be given a seat."""
+
 REFUSED_S = 10.0
 """So long a copy may run before it is refused."""
 
@@ -148,7 +151,10 @@ class Faults:
         is set aside (runtime/set_aside.py). As long as it lives nothing else goes wrong, and it is none of an only
         voter: nothing is promised of a copy whose original nobody else hears (README)."""
         original = self.world.random.choice(self.world.hosts)
-        if original is host or not self._may_lose(host) or not self._all_hear(original, besides=host):
+        if original is host or not self._all_hear(original, besides=host) or not self._may_lose(host):
+            return
+        if not self._all_hear(original, besides=host):
+            self.start(host)
             return
         world, may_go_back = self.world, self.world.rolled_back
         world.cuts.clear()
@@ -185,7 +191,18 @@ class Faults:
         host.wipe()
 
     def _may_lose(self, host: Host) -> bool:
-        """Whether the cluster can go on for ever without what this machine remembers."""
+        """Whether the cluster can go on for ever without what this machine remembers. Its power fails first: a leader
+        that gives it a seat in the instant in which it dies needs it from then on, and nobody could know."""
+        if not self._is_spare(host):
+            return False
+        self.crash(host)
+        self.world.run_for(GONE_S)
+        if not self._is_spare(host):
+            self.start(host)
+            return False
+        return True
+
+    def _is_spare(self, host: Host) -> bool:
         leader = self.world.leader()
         if leader is None or not leader.is_up or not leader.agent.ledger.roster_may_change() or self.leaving():
             return False
