@@ -62,7 +62,7 @@ def others_of(cluster: str, node_id: str, members: Sequence[MemberInfo], before:
 
 async def keep_noted(folder: Path, agent: Agent, node_id: str) -> None:
     """For as long as the agent runs."""
-    written = await asyncio.to_thread(noted, folder)
+    written = noted(folder)
     while True:
         found = others_of(agent.cluster, node_id, agent.roster(), written)
         if found != written:

@@ -15,7 +15,6 @@ from meshcron.core.settings import NOWHERE
 from meshcron.core.state import State
 from meshcron.core.timing import LAN
 from meshcron.messages import GateMessage, Hello, Profile, Refused, Welcome, generation_number, next_generation
-from meshcron.net.discovery import Discovery
 from meshcron.net.gate import Gate
 from meshcron.net.interfaces import interface_addresses
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey
@@ -140,6 +139,8 @@ class Inquiry:
         return self._answers
 
     async def _look(self, interfaces: tuple[str, ...]) -> None:
+        from meshcron.net.discovery import Discovery  # noqa: PLC0415 - every start would pay 5 MiB for it
+
         discovery = Discovery(
             fingerprint=self._fingerprint,
             node_id=self._ours.node_id,

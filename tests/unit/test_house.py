@@ -148,3 +148,11 @@ def test_service_leaves_the_jobs_alone() -> None:
     active = dict(line.split("=", maxsplit=1) for line in lines if "=" in line and not line.startswith("#"))
     assert active["KillMode"] == "process"
     assert not {"NoNewPrivileges", "CapabilityBoundingSet", "User", "ProtectSystem", "PrivateTmp"} & active.keys()
+
+
+def test_a_start_pays_for_no_library_that_it_may_not_need() -> None:
+    """Each takes some MiB and tens of milliseconds: mDNS is for agents that look around."""
+    later = ["zeroconf", "crontab", "yaml"]
+    program = f"import sys, meshcron.main; print(*sorted(sys.modules.keys() & {set(later)!r}))"
+    found = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
+    assert found.split() == []
