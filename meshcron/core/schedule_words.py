@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from cron_descriptor import ExpressionDescriptor, Options
-
 _SENTENCES_MAX = 8
 """Each costs 0.3 ms, and nobody reads the 42 that `1#1,1#2,...` can ask for."""
 
@@ -19,6 +17,8 @@ def cron_words(expression: str) -> str:
 
 
 def _sentence(expression: str) -> str:
+    from cron_descriptor import ExpressionDescriptor, Options  # noqa: PLC0415 - 1 MiB for whoever asks for words
+
     options = Options(locale_code="en_US", use_24hour_time_format=True)
     return str(ExpressionDescriptor(expression, options).get_description())
 

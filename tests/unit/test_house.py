@@ -151,8 +151,9 @@ def test_service_leaves_the_jobs_alone() -> None:
 
 
 def test_a_start_pays_for_no_library_that_it_may_not_need() -> None:
-    """Each takes some MiB and tens of milliseconds: mDNS is for agents that look around."""
-    later = ["zeroconf", "crontab", "yaml"]
+    """Each takes some MiB and tens of milliseconds: mDNS is for agents that look around, words of a
+    schedule for whoever asks."""
+    later = ["zeroconf", "cron_descriptor", "crontab", "yaml"]
     program = f"import sys, meshcron.main; print(*sorted(sys.modules.keys() & {set(later)!r}))"
     found = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
     assert found.split() == []
