@@ -133,9 +133,10 @@ async def test_39_a_removed_member_is_cut_off() -> None:
         assert c.transport.send("a", TakeOver(2))
         await until(lambda: a.transport.counters.uninvited)
         assert a.heard == []
-        cut_after = await until(lambda: a.transport.counters.refused, seconds=1.0)
+        # Not by the count of refused handshakes: in some of a hundred times libzmq tells of none when c comes back.
         back_after = await subscribed(b, a)
-        print(f"removed: cut off from PUB after {cut_after:.3f} s, the others back after {back_after:.3f} s")
+        assert back_after < 1.0
+        print(f"removed: the others are back at PUB after {back_after:.3f} s")
         c.heard.clear()
         for term in range(100, 200):
             a.transport.publish("t", run(term))
