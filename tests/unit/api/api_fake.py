@@ -71,6 +71,8 @@ class FakeCluster:
         self.disk_lags = 0
         """Entries that are known in memory and not yet on the disk."""
         self.index = 100
+        self.looks = 0
+        """At which runs are open, and from the first of them on at what the disk holds."""
         for role in RANKS:
             self.add_token(role, SECRETS[role], role)
 
@@ -133,6 +135,7 @@ class FakeCluster:
 
     @property
     def run_open(self) -> Mapping[str, Collection[str]]:
+        self.looks += 1
         open_ones = list(self.open.values())
         return {
             run_id: {row.id for row in open_ones if row.run_id == run_id} for run_id in {r.run_id for r in open_ones}
@@ -170,6 +173,7 @@ class FakeCluster:
         return [row for row in self.rows if row.run_id == run_id]
 
     def meta(self) -> Mapping[str, str]:
+        self.looks += self.looks > 0
         return {"applied": f"{self.index - self.disk_lags} 1 0"}
 
     def history(self, *, filters: Mapping[str, object], offset: int, limit: int) -> list[Execution]:
