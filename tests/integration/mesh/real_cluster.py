@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,8 @@ class Watch:
         self._jobs = [Job(f"single-{label}", 1)]
         if everywhere:
             self._jobs.append(Job(f"everywhere-{label}", frozenset(cluster.names)))
+        self._read = 0
+        self._ticks: defaultdict[str, set[str]] = defaultdict(set)
         self._down: list[Down] = []
         self._away: dict[str, int] = {}
 
@@ -220,7 +223,16 @@ class Watch:
         wait_for(lambda: all(self._count(job) >= wanted[job.name] for job in self._jobs), "more starts", seconds + 30.0)
 
     def _count(self, job: Job) -> int:
-        return len({line.split()[1] for line in self._file.read_text().splitlines() if line.startswith(job.name + " ")})
+        """Ticks that have started somewhere. Reads on where it left off: it is asked again and again."""
+        with self._file.open("rb") as starts:
+            starts.seek(self._read)
+            for line in starts:
+                if not line.endswith(b"\n"):
+                    break
+                self._read += len(line)
+                name, tick, _ = line.decode().split(maxsplit=2)
+                self._ticks[name].add(tick)
+        return len(self._ticks[job.name])
 
     def kill(self, agent: MeshAgent) -> None:
         """Kill -9, under the checker's eyes."""
