@@ -204,6 +204,9 @@ class Heartbeat(Struct, frozen=True, tag="heartbeat", kw_only=True):
     """The last roster change it knows of."""
     protocol: int = 1
     """What the cluster speaks, as far as the sender knows; its profile tells what the sender could."""
+    digest_index: int = 0
+    """Where rows are compared, as the leader has named it; `digest`: the sender's there (core/digest), 0 = none."""
+    digest: int = 0
     suspects: tuple[str, ...] = ()
     """Node ids it has not heard for too long."""
     failed: tuple[str, ...] = ()

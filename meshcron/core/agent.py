@@ -10,6 +10,7 @@ from meshcron.core.beats import Beats
 from meshcron.core.calls import Asked
 from meshcron.core.catalog import Catalog
 from meshcron.core.clocks import ClusterClock
+from meshcron.core.digest import Digest
 from meshcron.core.effects import Alarm, Effect, Halt, StartOver
 from meshcron.core.encounters import Encounters
 from meshcron.core.events import Event
@@ -66,6 +67,8 @@ class Agent:
         self.tags = settings.tags
         """This agent's tags as they now are."""
         self._catalog = Catalog(self.state)
+        self.digest = Digest(f"{settings.version}/{settings.vocabulary.protocol}", loaded.meta, self.state.applied[0])
+        """Of what the entries came to here."""
         self.known = KnownMembers(settings, self.state, self.ledger, self.membership)
         self.leadership = Leadership(
             settings, self.state, self.clock, self.ledger, self.membership, self.runner, self.known
@@ -79,7 +82,9 @@ class Agent:
             self.runner,
             self.known,
             self.leadership,
+            self.digest,
             profile=self.profile,
+            start_over=self._start_over,
         )
         self._encounters = Encounters(
             settings,
@@ -365,10 +370,14 @@ class Agent:
 
     def _advance(self, turn: Turn) -> None:
         """Apply what is committed; then, as the leader, decide what is due."""
+        written = False
         for _ in range(APPLY_SLICE):
             if not self.ledger.has_committed():
                 break
             self._apply(self.ledger.take_committed(), turn)
+            written = True
+        if written:
+            turn.write(self.digest.row())
         if self.leadership.ours is not None:
             self.leadership.ours.decide(turn)
         self.ledger.cut(turn)
@@ -376,6 +385,7 @@ class Agent:
     def _apply(self, committed: Committed, turn: Turn) -> None:
         applied, rows = self._catalog.apply(committed)
         turn.write_all(rows)
+        self.digest.add(committed.index, rows)
         if isinstance(committed.entry, entries.Formed):
             self._gate.formed(turn)
         self._encounters.applied(turn)
@@ -399,6 +409,7 @@ class Agent:
             return  # what follows it here may be acknowledged and counted (Raft, 7: retain it)
         self._settings.vocabulary.refuse_newer(protocol_of(event.catalog.meta))
         self.state.take(event.catalog)
+        self.digest.load(event.catalog.meta, self.state.applied[0])
         voters = frozenset(one.node_id for one in self.state.members.values() if one.voter)
         self.ledger.installed(event.index, event.term, event.crc, voters)
         turn.install(event.index, event.term, event.crc)

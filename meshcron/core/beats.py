@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.effects import Publish, Send
+from meshcron.core.digest import Digest
+from meshcron.core.effects import Alarm, Publish, Send
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
@@ -27,6 +28,11 @@ within milliseconds, unless it comes from somebody whom that agent does not know
 HEARTBEATS = "heartbeat"
 """The topic of heartbeats."""
 
+ODD = (
+    "this agent's rows are not those of the majority of the voters: its database is set aside and it joins anew, under "
+    "a new node id; look at its disk and its memory, and report it"
+)
+
 
 class Beats:
     """What is said each beat, and heard."""
@@ -41,10 +47,12 @@ class Beats:
         runner: Runner,
         known: KnownMembers,
         leadership: Leadership,
+        digest: Digest,
         *,
         profile: Callable[[], Profile],
+        start_over: Callable[[str, Turn], None],
     ) -> None:
-        """`profile`: what this agent says of itself."""
+        """`profile`: what this agent says of itself. `start_over`: as a newcomer, and why."""
         self._settings = settings
         self._state = state
         self._clock = clock
@@ -53,7 +61,11 @@ class Beats:
         self._runner = runner
         self._known = known
         self._leadership = leadership
+        self._digest = digest
         self._profile = profile
+        self._start_over = start_over
+        self._differing: frozenset[str] = frozenset()
+        """Whose rows are not ours, as an operator was last told."""
         self._beat_boot_us = 0
         self._tell_boot_us: dict[str, int] = {}
         """When to tell a member who the members are, while it knows less of them than we do."""
@@ -66,6 +78,8 @@ class Beats:
         """Tell everybody, now."""
         self._beat_boot_us = turn.now.boot_us
         leads, leader = self._leadership.leading, self._leadership.leader
+        if leads:
+            self._digest.name_index(turn.now.boot_us)
         others = to_hear(self._settings.node_id, self._known.roster(), leader)
         beat = Heartbeat(
             profile=self._profile(),
@@ -77,6 +91,8 @@ class Beats:
             applied_index=self._state.applied[0],
             roster_index=self._known.roster_index,
             protocol=self._leadership.protocol,
+            digest_index=self._digest.asked_index,
+            digest=self._digest.told,
             suspects=self._membership.suspects(others, turn.now.boot_us),
             failed=tuple(sorted(self._membership.failed)) if leads else (),
         )
@@ -101,8 +117,27 @@ class Beats:
             self._leadership.says_so(sender, beat.protocol)
             if ours is None:
                 self._membership.take_verdict(beat.failed)
+                self._digest.asked_index = beat.digest_index
                 self._clock.hear(turn.now, beat.cluster_us)
+        if self._digest.differs_from(beat):
+            self._compare(turn)
         self._tell_behind(sender, beat, turn)
+
+    def _compare(self, turn: Turn) -> None:
+        """Whether the voters' rows are ours: who is alone with its own begins anew (PROTOCOL 5)."""
+        voters, ours = self._ledger.voters, self._profile()
+        beats = [beat for one in sorted(voters) if (beat := self._membership.beat_of(one)) is not None]
+        alike = [
+            beat for beat in beats if (beat.profile.version, beat.profile.protocol) == (ours.version, ours.protocol)
+        ]
+        verdict = self._digest.judge(alike, voters)
+        if verdict.odd:
+            turn.at_once(Alarm("rows_differ", ODD))
+            self._start_over("its rows are not those of the others", turn)
+        elif self._leadership.leading and not verdict.differ <= self._differing:
+            names = ", ".join(sorted(one.name for one in self._known.roster() if one.node_id in verdict.differ))
+            turn.at_once(Alarm("rows_differ", f"the rows of {names} are not those of this agent, after the same log"))
+        self._differing |= verdict.differ
 
     def _tell_behind(self, sender: str, beat: Heartbeat, turn: Turn) -> None:
         """Whoever knows less of the members than our log tells hears who they are: from the leader at once, where it

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
 from meshcron.core.agent import Agent
+from meshcron.core.digest import Digest
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
 from meshcron.core.following import Following
@@ -26,6 +27,7 @@ from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
+from tests.simulation import test_comparing as comparing
 from tests.simulation import test_elections as elections
 from tests.simulation import test_scripts as scripts
 from tests.simulation import test_senders as senders
@@ -455,7 +457,7 @@ MUTATIONS = (
         catalog_members.Members,
         "hand_over",
         "self._state.hand_over = entry.cluster_us, hold_us",
-        "self._state.hand_over = entry.cluster_us, 0",
+        "self._state.hand_over = entry.cluster_us, (hold_us := 0)",
         scripts.test_an_agent_that_flaps_is_not_handed_the_lead_each_time,
         "15: heirs are told twice within a hold-down",
     ),
@@ -485,6 +487,15 @@ MUTATIONS = (
         "heapq.heappush(self._due, (seen.order.due_cluster_us, seen.execution_id))",
         scripts.test_a_copy_made_while_orders_are_armed_starts_none_of_them,
         "6: .* started twice",
+    ),
+    Mutation(
+        "who is alone with its rows begins anew",
+        Digest,
+        "judge",
+        "2 * count > len(voters)",
+        "False",
+        partial(comparing.test_a_voter_that_computes_other_rows_is_set_aside, leads=True),
+        "nobody has noticed",
     ),
     Mutation(
         "an old answer proves no loss",
