@@ -378,7 +378,14 @@ class Process:
             settings,
             wall_clock_us=clock.wall_clock_us,
             monotonic=clock.monotonic_seconds,
-            elsewhere=OtherAgents(parts.agent, settings.node_id, parts.mesh.calls, own_token, auth_on=settings.auth_on),
+            elsewhere=OtherAgents(
+                parts.agent,
+                settings.node_id,
+                parts.mesh.calls,
+                own_token,
+                auth_on=settings.auth_on,
+                index_on_disk=lambda: parts.driver.index_on_disk,
+            ),
         )
 
     def _url(self, port: int) -> str:

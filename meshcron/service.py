@@ -36,6 +36,12 @@ Outcome = TypeVar("Outcome")
 COMMIT_WAIT_SECONDS = 5.0
 """A write not seen committed within this answers 503 `outcome_unknown` (API.md, Errors)."""
 
+STOP_WAIT_SECONDS = 0.5
+"""For the word of the agents on what was armed at a delete or disable (PROTOCOL 6, Edits)."""
+
+STOP_LOOK_SECONDS = 0.01
+"""Between two looks; a word takes some milliseconds."""
+
 
 class MemberView(Struct, frozen=True, kw_only=True):
     """A member as the API shows it: committed facts and what this agent knows of its health."""
@@ -214,13 +220,15 @@ class Service:
     # writes
 
     async def put_job(self, command: PutJob, key: str = "") -> JobAnswer:
-        """Create or replace a job. Raises InvalidRequest, PreconditionFailed, NoLeader, OutcomeUnknown."""
+        """Create or replace a job. Of a disabled one the answer names what still runs. Raises InvalidRequest,
+        PreconditionFailed, NoLeader, OutcomeUnknown."""
         self._cluster.check_job(command)
-        return await self._write(command, key, JobAnswer)
+        return await self._once_stopped(await self._write(command, key, JobAnswer))
 
     async def delete_job(self, command: DeleteJob, key: str = "") -> JobAnswer:
-        """Delete a job and its history. Raises UnknownJob, Conflict (it has children), PreconditionFailed."""
-        return await self._write(command, key, JobAnswer)
+        """Delete a job and its history; the answer names what still runs. Raises UnknownJob, Conflict (it has
+        children), PreconditionFailed."""
+        return await self._once_stopped(await self._write(command, key, JobAnswer))
 
     async def run_job(self, command: RunJob, key: str = "") -> JobAnswer:
         """Start a run now; answers when the run is committed, not when it ends. Raises UnknownJob, Conflict."""
@@ -249,6 +257,19 @@ class Service:
     async def revoke_token(self, command: RevokeToken, key: str = "") -> Token:
         """Remove a token. Raises NotFound."""
         return await self._write(command, key, Token)
+
+    async def _once_stopped(self, answer: JobAnswer) -> JobAnswer:
+        """Once the agents have said whether what was armed has started: names what is open then."""
+        named, waited = set(answer.open_executions), 0.0
+        while named:
+            found = [each for each in self._catalog.open.values() if each.uid == answer.view.uid]
+            named &= {each.public_id for each in found}
+            armed = any(each.status is Status.ARMED and each.public_id in named for each in found)
+            if not armed or waited >= STOP_WAIT_SECONDS:
+                break
+            await asyncio.sleep(STOP_LOOK_SECONDS)
+            waited += STOP_LOOK_SECONDS
+        return replace(answer, open_executions=tuple(one for one in answer.open_executions if one in named))
 
     async def _write(self, command: Command, key: str, kind: type[Outcome]) -> Outcome:
         try:

@@ -385,6 +385,7 @@ class Agent:
     def _apply(self, committed: Committed, turn: Turn) -> None:
         applied, rows = self._catalog.apply(committed)
         turn.write_all(rows)
+        turn.applied_index = committed.index
         self.digest.add(committed.index, rows)
         if isinstance(committed.entry, entries.Formed):
             self._gate.formed(turn)

@@ -21,6 +21,8 @@ class Persist(Struct, frozen=True):
 
     n: int
     rows: tuple[Row, ...]
+    applied_index: int = 0
+    """The last entry of the log that they make the catalog show; 0 = none."""
 
 
 class Send(Struct, frozen=True):

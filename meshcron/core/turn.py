@@ -53,6 +53,8 @@ class Turn:
     def __init__(self, now: Instant) -> None:
         self.now = now
         self.rows: list[Row] = []
+        self.applied_index = 0
+        """The last entry of the log whose outcome is among the rows."""
         self._effects: list[tuple[bool, Effect]] = []
         self._install: InstallSnapshot | None = None
 
@@ -80,7 +82,7 @@ class Turn:
         effects: list[Effect] = []
         if self.rows:
             persists += 1
-            effects.append(Persist(persists, tuple(self.rows)))
+            effects.append(Persist(persists, tuple(self.rows), self.applied_index))
         if self._install is not None:
             persists += 1
             effects.append(replace(self._install, n=persists))

@@ -95,6 +95,10 @@ class Driver:
         self._inbox: deque[Event] = deque()
         self._handling = False
         self._durable = 0
+        self._showing: deque[tuple[int, int]] = deque()
+        """Numbers of what is not durable yet, and up to which entry the catalog shows the log once it is."""
+        self.index_on_disk = agent.state.applied[0]
+        """The last entry of the log that whoever reads the database sees."""
         self._held: deque[Effect] = deque()
         self._answers: dict[str, asyncio.Future[object]] = {}
         self._closed = False
@@ -139,6 +143,8 @@ class Driver:
     def persisted(self, n: int) -> None:
         """The writer's word: everything up to n is durable."""
         self._durable = max(self._durable, n)
+        while self._showing and self._showing[0][0] <= n:
+            _, self.index_on_disk = self._showing.popleft()
         self.handle(Persisted(n))
 
     async def propose(self, command: Command, key: str = "") -> object:
@@ -235,6 +241,8 @@ class Driver:
     def _act(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one arm a kind of effect
         match effect:
             case effects.Persist():
+                if effect.applied_index:
+                    self._showing.append((effect.n, effect.applied_index))
                 self._writer.submit(effect.n, effect.rows)
             case effects.Send():
                 self._send(effect)
@@ -249,6 +257,7 @@ class Driver:
             case effects.SendSnapshot():
                 self._network.send_snapshot(effect)
             case effects.InstallSnapshot():
+                self._showing.append((effect.n, effect.index))
                 self._network.install_snapshot(effect)
             case effects.StartOver():
                 self._on_start_over(effect.why)

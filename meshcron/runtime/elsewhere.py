@@ -20,8 +20,8 @@ from meshcron.runtime.calls import OUTPUT, READS, Answered, Calls, unavailable
 from meshcron.runtime.process import Processes
 from meshcron.service import VIA_HEADER, OutputChunk, Told
 
-SHOWN_SECONDS = 1.0
-"""How long a write of the leader's may take to be seen here; then it is answered all the same (PROTOCOL 10, 14)."""
+SHOWN_SECONDS = 5.0
+"""How long a write of the leader's may take to be seen here (PROTOCOL 10, 14): as long as a commit of our own."""
 
 LOOK_SECONDS = 0.002
 """Between two looks whether it is."""
@@ -54,9 +54,20 @@ log = structlog.get_logger("meshcron")
 class OtherAgents:
     """The asking side; what api/ knows as Elsewhere."""
 
-    def __init__(self, agent: Agent, node_id: str, calls: Calls, own_token: str, *, auth_on: bool) -> None:
-        """`own_token`: this agent's local token, sent for callers that need none here (auth off)."""
+    def __init__(
+        self,
+        agent: Agent,
+        node_id: str,
+        calls: Calls,
+        own_token: str,
+        *,
+        auth_on: bool,
+        index_on_disk: Callable[[], int],
+    ) -> None:
+        """`own_token`: this agent's local token, sent for callers that need none here (auth off). `index_on_disk`: the
+        last entry of the log that whoever reads here sees."""
         self._agent = agent
+        self._index_on_disk = index_on_disk
         self._node_id = node_id
         self._calls = calls
         self._own_token = own_token
@@ -89,15 +100,16 @@ class OtherAgents:
             elif replaced and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 await asyncio.sleep(BEGIN_SECONDS)
             else:
-                return await self._told(answer)
+                return await self._told(method, answer)
             to = self._new_leader(method)
             if not to:
                 return None
         raise self._unanswered(method, "the leader was replaced, and the new one takes nothing yet")
 
-    async def _told(self, answer: Answered) -> Told:
-        if self._agent.holds_log:
-            await self._shown(answer.applied_index)
+    async def _told(self, method: str, answer: Answered) -> Told:
+        shown = not self._agent.holds_log or await self._is_shown(answer.applied_index)
+        if not shown and method not in READS:
+            raise OutcomeUnknown(f"written, and not to be seen at this agent within {SHOWN_SECONDS:g} s")
         return Told(answer.status, answer.headers, answer.body)
 
     def _new_leader(self, method: str) -> str:
@@ -111,12 +123,15 @@ class OtherAgents:
     def _unanswered(method: str, why: str) -> NoLeader | OutcomeUnknown:
         return NoLeader(why) if method in READS else OutcomeUnknown(f"{why}; the write may have been done")
 
-    async def _shown(self, index: int) -> None:
-        """Whoever writes here reads his write here."""
+    async def _is_shown(self, index: int) -> bool:
+        """Whoever writes here reads his write here: jobs in memory, executions on the disk."""
         waited = 0.0
-        while self._agent.state.applied[0] < index and waited < SHOWN_SECONDS:
+        while self._index_on_disk() < index:
+            if waited >= SHOWN_SECONDS:
+                return False
             await asyncio.sleep(LOOK_SECONDS)
             waited += LOOK_SECONDS
+        return True
 
     def ran_here(self, execution: Execution) -> bool:
         """Whether the output lies on this machine; what ran nowhere has none anywhere."""

@@ -60,6 +60,22 @@ def test_a_write_through_any_agent_is_read_back_at_once(cluster: RealCluster, na
     assert through.client("GET", f"/v1/jobs/{name}").status == 404
 
 
+def test_a_run_through_any_agent_is_read_back_at_once(cluster: RealCluster, name: str) -> None:
+    """Its executions are read from the agent's own disk: each of thirty runs is there for the next request, and after
+    the history was cleared there is none."""
+    for agent in cluster.agents:
+        agent.add(name, "true", tags={"role": "db"})
+        for number in range(1, 31):
+            run = agent.client("POST", f"/v1/jobs/{name}/run").headers["X-Meshcron-Run"]
+            shown = agent.call("GET", f"/v1/runs/{run}")
+            assert len(shown) == 1, f"run {number} through {agent.name}"
+            assert len(agent.executions(name)) == number
+        wait_for(lambda: all(one["status"] == "success" for one in agent.executions(name)), "thirty runs")  # noqa: B023
+        assert agent.client("DELETE", f"/v1/jobs/{name}/executions").status == 200
+        assert agent.executions(name) == []
+        agent.call("DELETE", f"/v1/jobs/{name}")
+
+
 def test_a_refusal_through_a_follower_is_the_leaders(cluster: RealCluster, name: str) -> None:
     """Status, shape and headers of an answer are the same through any agent: 400, 404, 412, and the ETag of a job."""
     cluster.leader.add(name)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +70,8 @@ class FakeCluster:
         self.owed: dict[str, OwedRow] = {}
         self.disk_lags = 0
         """Entries that are known in memory and not yet on the disk."""
+        self.on_open: Callable[[], None] = lambda: None
+        """Called before each look at what is open."""
         self.index = 100
         self.looks = 0
         """At which runs are open, and from the first of them on at what the disk holds."""
@@ -131,6 +133,7 @@ class FakeCluster:
 
     @property
     def open(self) -> Mapping[str, Execution]:
+        self.on_open()
         return {row.id: row for row in self.rows if not row.status.final}
 
     @property
@@ -290,7 +293,7 @@ class FakeCluster:
         if view.dependents:
             raise Conflict("name", f"the job {command.name!r} has children", "delete them first")
         open_ids = self._open_ids(view.uid)
-        self.rows = [row for row in self.rows if row.uid != view.uid]
+        self.rows = [row for row in self.rows if row.uid != view.uid or not row.status.final]
         return JobAnswer(view=self.views.pop(command.name), open_executions=open_ids)
 
     def _stop(self, command: StopRun) -> StopAnswer:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshcron import service
 from meshcron.commands import PutJob
 from meshcron.errors import NoLeader, OutcomeUnknown, PreconditionFailed
 from meshcron.model import Status
@@ -188,6 +189,39 @@ def test_delete(admin: Client, cluster: FakeCluster) -> None:
     answer = admin("DELETE", "/v1/jobs/a")
     assert (answer.status, answer.json["name"], answer.headers["X-Meshcron-Open"]) == (200, "a", running.public_id)
     assert admin("GET", "/v1/jobs/a").status == 404
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/v1/jobs/a"), ("POST", "/v1/jobs/a/toggle")])
+def test_what_was_armed_is_named_only_where_it_starts(
+    admin: Client, cluster: FakeCluster, method: str, path: str
+) -> None:
+    """The answer waits for the word of the agents on what was about to start (PROTOCOL 6, Edits)."""
+    cluster.add_job("a")
+    stopped, started = (cluster.add_execution("a", Status.ARMED) for _ in range(2))
+    running = cluster.add_execution("a", Status.RUNNING)
+    looks = 0
+
+    def word() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            cluster.end(stopped.id, Status.SKIPPED)
+            cluster.end(started.id, Status.RUNNING)
+
+    cluster.on_open = word
+    answer = admin(method, path)
+    assert answer.headers["X-Meshcron-Open"] == f"{started.public_id},{running.public_id}"
+    assert looks == 3
+
+
+def test_what_was_armed_is_named_where_nobody_says_a_word(
+    admin: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent may be gone: half a second is waited, no longer."""
+    monkeypatch.setattr(service, "STOP_WAIT_SECONDS", 0.02)
+    cluster.add_job("a")
+    armed = cluster.add_execution("a", Status.ARMED)
+    assert admin("DELETE", "/v1/jobs/a").headers["X-Meshcron-Open"] == armed.public_id
 
 
 def test_delete_a_parent(admin: Client, cluster: FakeCluster) -> None:

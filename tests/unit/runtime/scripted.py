@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from meshcron.core import effects
@@ -26,6 +27,7 @@ class Script:
         self.heard: list[Event] = []
         self.wakeup_us = FAR_US
         self.leader = ""
+        self.state = SimpleNamespace(applied=(7, 1, 0))
         self.at_start: list[Effect] = []
         self.says: Callable[[Event], list[Effect]] = lambda event: []
 

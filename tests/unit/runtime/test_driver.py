@@ -94,6 +94,27 @@ def test_a_message_to_another_agent_waits_for_its_rows_too() -> None:
     story(tell)
 
 
+def test_the_disk_shows_an_entry_once_its_rows_are_durable() -> None:
+    """At a start what was loaded; an entry whose rows are on their way not yet; a snapshot brings all up to its own."""
+
+    def tell(world: World) -> None:
+        shown = []
+        world.core.at_start = [
+            effects.Persist(1, (ROW,), 8),
+            effects.Persist(2, (ROW,)),
+            effects.Persist(3, (ROW,), 9),
+            effects.InstallSnapshot(4, 20, 1, 0),
+        ]
+        world.driver.start()
+        shown.append(world.driver.index_on_disk)
+        for n in (1, 2, 3, 4):
+            world.driver.persisted(n)
+            shown.append(world.driver.index_on_disk)
+        assert shown == [7, 8, 8, 9, 20]
+
+    story(tell)
+
+
 def test_who_knocks_is_answered_at_once() -> None:
     """What follows from it is an event, after the answer."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytest
@@ -115,13 +115,24 @@ class Follower:
         return self.leaders.pop(0)
 
 
+class Holder(Follower):
+    """Holds the log."""
+
+    holds_log = True
+
+
 DONE = Answered(201, {}, b"done", 0)
 BEGINNING = Answered(503, {}, b"no_leader", 0)
 
 
+def others(follower: Follower, calls: FakeCalls, index_on_disk: Callable[[], int] = lambda: 0) -> OtherAgents:
+    """What asks them."""
+    agent = cast(Agent, follower)
+    return OtherAgents(agent, "me", cast(Calls, calls), "token", auth_on=True, index_on_disk=index_on_disk)
+
+
 def ask(method: str, follower: Follower, calls: FakeCalls) -> Told | None:
-    others = OtherAgents(cast(Agent, follower), "me", cast(Calls, calls), "token", auth_on=True)
-    return asyncio.run(others.ask("old", method, "/v1/jobs", {}, b""))
+    return asyncio.run(others(follower, calls).ask("old", method, "/v1/jobs", {}, b""))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -149,6 +160,24 @@ def test_what_the_old_leader_may_have_done_is_not_called_undone(
         ask(method, Follower(*leaders), FakeCalls(None, *[BEGINNING] * 9))
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_write_is_answered_once_it_is_on_this_disk(method: str) -> None:
+    """Whoever wrote through this agent reads executions here, which are read from the disk."""
+    looks = iter((7, 7, 8))
+    asking = others(Holder(), FakeCalls(Answered(201, {}, b"done", 8)), lambda: next(looks))
+    assert asyncio.run(asking.ask("old", method, "/v1/jobs", {}, b"")) == Told(201, {}, b"done")
+    assert next(looks, None) is None
+
+
+def test_a_write_that_does_not_come_to_this_disk_is_not_called_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done, and the next read here would not show it. A read is answered all the same."""
+    monkeypatch.setattr(elsewhere, "SHOWN_SECONDS", 0.0)
+    written = Answered(200, {}, b"done", 8)
+    with pytest.raises(OutcomeUnknown, match="not to be seen at this agent"):
+        asyncio.run(others(Holder(), FakeCalls(written)).ask("old", "POST", "/v1/jobs", {}, b""))
+    assert asyncio.run(others(Holder(), FakeCalls(written)).ask("old", "GET", "/v1/jobs", {}, b"")) is not None
+
+
 def test_a_first_refusal_is_passed_on() -> None:
     """Nobody else was asked, so it is true."""
     told = ask("POST", Follower(), FakeCalls(BEGINNING))
@@ -158,7 +187,7 @@ def test_a_first_refusal_is_passed_on() -> None:
 
 def test_output_that_its_agent_refuses() -> None:
     """Is the recorded tail, as where that agent is gone."""
-    others = OtherAgents(cast(Agent, Follower()), "me", cast(Calls, FakeCalls(BEGINNING)), "token", auth_on=True)
+    asking = others(Follower(), FakeCalls(BEGINNING))
     execution = Execution(
         id="x",
         uid=1,
@@ -174,4 +203,4 @@ def test_output_that_its_agent_refuses() -> None:
         status=Status.SUCCESS,
         output_tail="the end",
     )
-    assert asyncio.run(others.output(execution, 0, 100)) == OutputChunk(b"the end", 7, True)
+    assert asyncio.run(asking.output(execution, 0, 100)) == OutputChunk(b"the end", 7, True)
