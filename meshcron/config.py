@@ -39,7 +39,7 @@ HORIZON_US_MAX = 60_000_000
 """An edit of a job holds from beyond the horizon on: a minute is the longest that people take for granted."""
 
 MEMBERS_MAX = 100
-"""Up to here hearing every other agent each second costs an agent under 2 % of a core (measured)."""
+"""For `expect`: a cluster of a hundred is more than was ever run for real (fifty, docs/FAULTS.md)."""
 
 ORPHAN_AGE_US_MAX = 365 * 86_400 * 10**6
 """A year: longer nobody looks for what a damaged database has forgotten."""

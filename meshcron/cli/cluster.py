@@ -98,6 +98,8 @@ def remove(client: Client, screen: Screen, name: str) -> None:
     except Refusal as refusal:
         raise _with_nearest(client, name, refusal) from None
     _left(screen, answer.value)
+    if not screen.as_json:
+        screen.line("Its machine still knows the cluster key, and may join again with it.")
 
 
 def _with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:

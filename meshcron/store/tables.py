@@ -106,13 +106,6 @@ class Tables:
         sql = f"SELECT {_COLUMNS} {source} ORDER BY {order} LIMIT :limit OFFSET :offset"
         return executions_from(self._connection.execute(sql, {**values, "limit": limit, "offset": offset}))
 
-    def history_count(self, *, filters: Mapping[str, object], at_most: int) -> int:
-        """How many `history` would list, counted no further than `at_most`."""
-        source, _, values = _history(filters)
-        sql = f"SELECT count(*) FROM (SELECT 1 {source} LIMIT :limit)"
-        count: int = self._connection.execute(sql, {**values, "limit": at_most}).fetchone()[0]
-        return count
-
     def _all(self, table: str) -> list[Any]:
         shape = BY_TABLE[table]
         sql = f"SELECT {', '.join(shape.columns)} FROM {table} ORDER BY {', '.join(shape.key_columns)}"

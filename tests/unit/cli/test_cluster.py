@@ -78,6 +78,16 @@ def test_members(cli: Any, agent: Any) -> None:
     ]
 
 
+def test_rm_says_what_is_left_to_do(cli: Any, agent: Any) -> None:
+    """When to end the agent there, and that the key is still known on its machine; `leave` is asked for by that one."""
+    reply = type("R", (), {"status": 202, "value": {"name": "two"}, "headers": {}})()
+    agent.will_answer("DELETE", "/v1/members/two", reply)
+    removed = cli("members", "rm", "two")
+    assert removed.exit_code == 0
+    assert "two is leaving" in removed.stdout
+    assert "still knows the cluster key" in removed.stdout
+
+
 def test_rm_of_an_unknown_member(cli: Any, agent: Any) -> None:
     """Code 3, and the name that was meant, or where to look."""
     agent.members = [member("backup"), member("two")]
