@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import heapq
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime
 
@@ -527,6 +527,9 @@ class Cluster:
         """The last entry whose records were looked at, by cluster and generation."""
         self.records: dict[tuple[str, str, int], dict[str, Execution]] = {}
         """Executions by cluster, run and attempt, then by id, as the entries told of them, the newest word on each."""
+        self.ended_badly: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
+        """Ids by cluster, run and attempt: of a lost one that turns out well later the next attempt was due all the
+        same."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
         """Chain CRC of each entry that was looked at, by cluster, generation, index and term."""
         self.folds: dict[tuple[str, int], tuple[Catalog, State]] = {}
@@ -853,6 +856,8 @@ class Cluster:
         known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
         opens = told.id not in known and not told.status.final
         known[told.id] = told
+        if told.status.final and told.status is not Status.SUCCESS:
+            self.ended_badly[agent.cluster, told.run_id, told.attempt].add(told.id)
         if not opens:
             return
         job = agent.state.definition(told.uid, told.revision)
@@ -866,8 +871,7 @@ class Cluster:
             assert enough, f"7: {told.run_id} is for {len(targets)} agents, wanted are {most}"
         if told.attempt == 1:
             return
-        before = self.records.get((agent.cluster, told.run_id, told.attempt - 1), {}).values()
-        over = sum(one.status.final and one.status is not Status.SUCCESS for one in before)
+        over = len(self.ended_badly[agent.cluster, told.run_id, told.attempt - 1])
         begun = sum(one.due_cluster_us > 0 for one in known.values())
         assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} ended badly before"
         most_attempts = self.attempts_max.get(told.uid, 1 << 62)
