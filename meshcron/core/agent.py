@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from meshcron import entries, messages
 from meshcron.core import events
@@ -425,6 +425,8 @@ class Agent:
         held: defaultdict[int, set[str]] = defaultdict(set)
         for id_, execution in self.state.open.items():
             held[execution.uid].add(id_)
+        on = Counter(execution.node_id for execution in self.state.open.values())
+        assert self.state.open_on == on, f"open executions of agents are counted wrong: {self.state.open_on}, not {on}"
         for uid, job in self.state.jobs.items():
             assert held[uid] == set(job.open_ids), f"open executions of job {uid} are counted wrong"
             if len(job.open_ids) < 2 or job.job.concurrency != "forbid":

@@ -68,6 +68,7 @@ class Calls:
         try:
             for entry in self._proposals.entries_for(call.command, turn.now, call.call_id, once):
                 index = self._ledger.propose(entry, turn)
+                self._proposals.proposed(entry)
         except MeshcronError as refused:
             turn.after_writes(Answer(call.call_id, refused))
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.selector import Candidate, Selected, select
+from meshcron.core.selector import Candidate, Selected, matches, select
 from meshcron.core.state import JobState, State
 from meshcron.entries import UNCHANGED, Intent
 from meshcron.model import SECOND_US, Instant, Trigger
@@ -48,6 +49,23 @@ class Intents:
         """The live members; whoever leads keeps it current."""
         self.failed: frozenset[str] = frozenset()
         """Node ids by the ring's verdict, those of members this leader has never heard among them."""
+        self._decided: Counter[int] = Counter()
+        """Executions by roster number that are decided, and whose entry is not applied yet."""
+
+    def decided(self, intents: Iterable[Intent]) -> None:
+        """These are in the log, or will be by the end of this turn: their targets have so much more to do. Ticks that
+        are due together are spread like this; the state tells of them only once they are applied."""
+        self._decided.update(number for intent in intents for number in intent.targets)
+
+    def applied(self, intents: Iterable[Intent]) -> None:
+        """Of these, decided before, the state tells now."""
+        self._decided.subtract(number for intent in intents for number in intent.targets)
+        self._decided = +self._decided  # no zeros: roster numbers are never given again
+
+    def _load(self, one: Candidate) -> int:
+        """Executions of a member that are open or will be: armed ones, too. How many hold a slot its beat tells, but
+        as of a quarter of a second ago; its slots nobody knows."""
+        return self._state.open_on.get(one.node_id, 0) + self._decided[one.number]
 
     def entry(self, now: Instant, intents: list[Intent], call: str = "") -> entries.Intents:
         """Intents stamped with the clocks."""
@@ -99,7 +117,7 @@ class Intents:
         if trigger == "reboot":
             # It has just started, whatever the ring says: a new leader's verdict may be older than that.
             return Selected(tuple(one.number for one in self._alone(node_id)), ())
-        return select(state.job.tags, self.candidates)
+        return select(state.job.tags, self.candidates, self._load)
 
     def _alone(self, node_id: str) -> list[Candidate]:
         """One member by its node id; none where it is no member any more."""
@@ -112,14 +130,12 @@ class Intents:
 
     def _for_retry(self, state: JobState, node_id: str) -> Selected:
         """Where a retry runs: on the same agent, or where `retry_on` says so (or the agent is no member any more, or
-        matches no more) on another one that matches."""
+        matches no more) on the least busy other one that matches."""
         same = self._alone(node_id)
-        if same and same[0] in self.candidates and not any(select(state.job.tags, same)):
+        if same and same[0] in self.candidates and not matches(state.job.tags, same[0]):
             same = []  # its tags or the job's were changed since; of one that is not heard nobody knows them
         others = [one for one in self.candidates if one.node_id != node_id and not one.failed]
         if same and state.job.retry_on == "same":
-            return select(None, same)
-        targets, down = select(state.job.tags, others)
-        if not targets and same:
-            return select(None, same)
-        return Selected(targets[:1], down[:1] if not targets else ())
+            return select(None, same, self._load)
+        selected = select(state.job.tags, others, self._load, at_most=1)
+        return selected if selected.targets or not same else select(None, same, self._load)

@@ -149,10 +149,7 @@ class Leadership:
 
     def judge(self, turn: Turn) -> bool:
         """Decide, as the leader, who has failed; True when that changed."""
-        if self.ours is None:
-            return False
-        self.ours.running = self._runner.running
-        return self.ours.judge(turn)
+        return self.ours is not None and self.ours.judge(turn)
 
     def applied(self, committed: Committed, applied: Applied, rows: list[Row], turn: Turn) -> None:
         """An entry was applied: go on from there, or begin with it."""

@@ -72,8 +72,7 @@ class Leading:
         self.ready = False
         """The term's first entry is applied: the state is current, decisions may be taken."""
         self.tags = settings.tags
-        self.running = 0
-        """Executions that hold a slot here; the agent keeps both current."""
+        """This agent's own, which keeps them current."""
         self._led_boot_us = 0
         self._watched_boot_us = 0
         self._cold = False
@@ -158,17 +157,13 @@ class Leading:
         staying = {number: member for number, member in self._state.members.items() if not member.leaving}
         for number, member in staying.items():
             if member.node_id == self._settings.node_id:
-                found.append(Candidate(number, self.tags, self._settings.facts, self.running, node_id=member.node_id))
+                found.append(Candidate(number, self.tags, self._settings.facts, node_id=member.node_id))
             elif beat := self._membership.beat_of(member.node_id):
-                profile = beat.profile
-                found.append(
-                    Candidate(
-                        number, profile.tags, profile.facts, beat.running, member.node_id in failed, member.node_id
-                    )
-                )
+                tags, facts, down = beat.profile.tags, beat.profile.facts, member.node_id in failed
+                found.append(Candidate(number, tags, facts, down, member.node_id))
             elif newcomer := self._stewardship.newcomer(member.node_id):
                 tags, facts, down = newcomer.tags, newcomer.facts, member.node_id in failed
-                found.append(Candidate(number, tags, facts, 0, down, member.node_id))
+                found.append(Candidate(number, tags, facts, down, member.node_id))
         self._intents.candidates, self._intents.failed = found, failed
         early = turn.now.boot_us < max(
             self._membership.started_boot_us + HEARING_US, self._led_boot_us + HEARING_NEW_US
@@ -287,6 +282,8 @@ class Leading:
         self._scheduler.touched(applied.touched | self._about.pop(committed.index, set()))
         self._scheduler.owed(rows)
         match entry:
+            case entries.Intents():
+                self._intents.applied(entry.items)
             case entries.Results():
                 self._dispatch.results_applied(entry, turn)
             case entries.ClockStep():

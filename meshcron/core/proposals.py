@@ -40,6 +40,11 @@ class Proposals:
         *before, last = self._entries_for(command, now, call)
         return [*before, replace(last, once=once) if once else last]
 
+    def proposed(self, entry: Entry) -> None:
+        """One of these entries stands in the log."""
+        if isinstance(entry, entries.Intents):
+            self._intents.decided(entry.items)
+
     def _entries_for(self, command: commands.Command, now: Instant, call: str) -> list[Entry]:
         match command:
             case commands.PutJob():

@@ -8,7 +8,7 @@ from meshcron import entries
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.ledger import Ledger
 from meshcron.core.membership import Membership
-from meshcron.core.selector import Candidate, select
+from meshcron.core.selector import Candidate, matches
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
@@ -55,7 +55,7 @@ class Reboots:
 
     def _entry(self, one: Candidate, start: int, turn: Turn) -> entries.MemberStarted:
         jobs = (self._state.jobs[uid] for uid in sorted(self._state.reboots))
-        uids = (job.uid for job in jobs if not job.job.disabled and select(job.job.tags, [one]) != ((), ()))
+        uids = (job.uid for job in jobs if not job.job.disabled and matches(job.job.tags, one))
         return entries.MemberStarted(
             number=one.number,
             start=start,

@@ -213,7 +213,7 @@ class Scheduler:
         """A tick runs, unless the job still does (PROTOCOL 6: forbid, queue, replace)."""
         verdict = judge(self._state, state)
         if verdict.what == "run":
-            intents.append(self._tick_intent(state, tick, now, trigger))
+            self._launch(self._tick_intent(state, tick, now, trigger), intents)
             return []
         if verdict.what == "skip":
             return [self._skip(state, tick, tick, verdict.reason)]
@@ -263,6 +263,10 @@ class Scheduler:
             lost=lost,
         )
 
+    def _launch(self, intent: Intent, intents: list[Intent]) -> None:
+        intents.append(intent)
+        self._intents.decided((intent,))
+
     def _tick_intent(self, state: JobState, tick: int, now: Instant, trigger: Trigger) -> Intent:
         return self._intents.build(
             state,
@@ -296,7 +300,7 @@ class Scheduler:
             if waits:
                 proposals += [({row.uid}, entry) for entry in self._decide_waiting(state, row, now, intents)]
             else:
-                intents.append(self._owed_intent(state, row, now))
+                self._launch(self._owed_intent(state, row, now), intents)
 
     def _owed_intent(self, state: JobState, row: OwedRow, now: Instant) -> Intent:
         return self._intents.build(

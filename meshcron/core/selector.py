@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -12,12 +12,11 @@ FACT_PREFIX = "meshcron."
 
 
 class Candidate(Struct, frozen=True):
-    """A member with what can be selected: its tags and facts, how busy it is, and whether it counts as failed."""
+    """A member with what can be selected: its tags and facts, and whether it counts as failed."""
 
     number: int
     tags: dict[str, str]
     facts: dict[str, str]
-    running: int = 0
     failed: bool = False
     node_id: str = ""
 
@@ -30,18 +29,31 @@ class Selected(NamedTuple):
     """Those that should run it and have failed: each gets its own record."""
 
 
-def select(tags: Mapping[str, str] | None, candidates: Iterable[Candidate]) -> Selected:
+def select(
+    tags: Mapping[str, str] | None,
+    candidates: Iterable[Candidate],
+    load: Callable[[Candidate], int],
+    at_most: int | None = None,
+) -> Selected:
     """The members whose tags match all of `tags`; no tags = every member.
 
-    `"web:2"` means at most 2 of them: the lowest count of all tags wins, chosen among the least busy that live; members
-    that have failed are named only as far as living ones are lacking.
+    `"web:2"` means at most 2 of them, and so does `at_most`: the lowest count of all wins. Taken are the living ones of
+    the smallest `load` (executions), of equal ones those with the lowest numbers; members that have failed are named
+    only as far as living ones are lacking.
     """
     wanted = {key: _value_and_count(value) for key, value in (tags or {}).items()}
     matching = [one for one in candidates if all(_has(one, key, value) for key, (value, _) in wanted.items())]
-    most = min((count for _, count in wanted.values() if count), default=len(matching))
-    chosen = sorted(matching, key=lambda one: (one.failed, one.running, one.number))[:most]
-    targets = tuple(sorted(one.number for one in chosen if not one.failed))
-    return Selected(targets, tuple(sorted(one.number for one in chosen if one.failed)))
+    counts = [count for count in (at_most, *(count for _, count in wanted.values())) if count]
+    most = min(counts, default=len(matching))
+    if most < len(matching):
+        matching = sorted(matching, key=lambda one: (one.failed, load(one), one.number))[:most]
+    targets = tuple(sorted(one.number for one in matching if not one.failed))
+    return Selected(targets, tuple(sorted(one.number for one in matching if one.failed)))
+
+
+def matches(tags: Mapping[str, str] | None, one: Candidate) -> bool:
+    """Whether a member has all of `tags`, whatever their counts."""
+    return all(_has(one, key, tag_value(value)) for key, value in (tags or {}).items())
 
 
 def _has(one: Candidate, key: str, value: str) -> bool:

@@ -67,7 +67,7 @@ def _runs_at_starts(job: Job) -> bool:
 class State:
     """All of it, and the ways to find something in it."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - one statement a thing that is held, and one for what it is
         self.cluster = ""
         self.applied: tuple[int, int, int] = (0, 0, 0)
         """Index, term and chain CRC of the last applied entry."""
@@ -94,6 +94,8 @@ class State:
         self.open: dict[str, Execution] = {}
         self.run_open: dict[str, set[str]] = defaultdict(set)
         """The ids of a run's open executions."""
+        self.open_on: dict[str, int] = {}
+        """How many executions are open on an agent, by node id; of none of the others."""
         self.owed: dict[str, OwedRow] = {}
         self.owed_of: dict[int, set[str]] = defaultdict(set)
         """The keys of what is owed to a job."""
@@ -234,6 +236,7 @@ class State:
         """An execution opens, or an open one changes."""
         if execution.id not in self.open:
             self.run_open[execution.run_id].add(execution.id)
+            self.open_on[execution.node_id] = self.open_on.get(execution.node_id, 0) + 1
             if state := self.job_state(execution.uid):
                 state.open_ids.add(execution.id)
         self.open[execution.id] = execution
@@ -244,6 +247,9 @@ class State:
         self.run_open[execution.run_id].discard(execution.id)
         if not self.run_open[execution.run_id]:
             del self.run_open[execution.run_id]
+        self.open_on[execution.node_id] -= 1
+        if not self.open_on[execution.node_id]:
+            del self.open_on[execution.node_id]
         if state := self.job_state(execution.uid):
             state.open_ids.discard(execution.id)
 

@@ -22,6 +22,7 @@ from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
 from meshcron.core.following import Following
 from meshcron.core.gate import Gate
+from meshcron.core.intents import Intents
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
@@ -514,6 +515,15 @@ MUTATIONS = (
         "if False",
         scripts.test_an_agent_that_is_back_gets_its_orders_at_once,
         "within a beat and a repetition",
+    ),
+    Mutation(
+        "what is decided together is spread",
+        Intents,
+        "_load",
+        "self._decided[one.number]",
+        "0",
+        scripts.test_ticks_that_are_due_together_are_spread_over_idle_agents,
+        "one agent has most to do",
     ),
     Mutation(
         "silence is forgiven after an own pause",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -1955,6 +1957,21 @@ def test_an_agent_starts_no_more_than_it_has_slots() -> None:
     assert statuses[:4] == [Status.SUCCESS] * 4
     assert Status.ARMED in statuses
     assert max(world.starts.values()) == 1
+
+
+def test_ticks_that_are_due_together_are_spread_over_idle_agents() -> None:
+    """Each of the 300 jobs wants one of three agents, in the same second: "the least busy" are those that have the
+    fewest to do, not those that said so in their last beat (API.md, Jobs, tags)."""
+    world = grown(70)
+    leader = led(world)
+    due = datetime.fromtimestamp(leader.agent.clock.wall_us(leader.now()) // SECOND_US + 60, UTC)
+    for n in range(300):
+        put(world, f"job{n}", f"@at {due:%Y-%m-%dT%H:%M:%SZ}", tags={"role": "web:1"})
+    world.run_for(70)
+    ran = Counter(run.agent for run in led(world).disk.executions.values())
+    assert ran.total() == 300
+    assert all(ran[host.name] >= 90 for host in world.hosts), f"one agent has most to do: {ran}"
+    at_end(world)
 
 
 # clocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -25,16 +26,26 @@ def candidates(count: int) -> list[Candidate]:
     return [Candidate(n, {"role": "web"}, {}, node_id=member(n).node_id) for n in range(1, count + 1)]
 
 
-def decide(book: Book, *some: Candidate) -> list[Intent]:
-    """What a leader that takes over at second 100 decides at once."""
+def leader(book: Book, *some: Candidate) -> tuple[Scheduler, Intents]:
+    """One that takes over at second 100."""
     clock = ClusterClock()
     clock.lead(NOW, (second(100), second(100), 0), (), second(100))
     intents = Intents(book.state, clock)
     intents.candidates = list(some)
     scheduler = Scheduler(book.state, clock, intents, 3 * SECOND_US)
     scheduler.lead()
-    proposed = [entry for _, entry in scheduler.decide(NOW)]
-    return [item for entry in proposed if isinstance(entry, entries.Intents) for item in entry.items]
+    return scheduler, intents
+
+
+def decided(scheduler: Scheduler) -> list[entries.Intents]:
+    """The launches that it decides at once."""
+    return [entry for _, entry in scheduler.decide(NOW) if isinstance(entry, entries.Intents)]
+
+
+def decide(book: Book, *some: Candidate) -> list[Intent]:
+    """What a leader that takes over at second 100 decides at once."""
+    scheduler, _ = leader(book, *some)
+    return [item for entry in decided(scheduler) for item in entry.items]
 
 
 def failed_run(**job: Any) -> tuple[Book, Execution]:
@@ -65,6 +76,58 @@ def test_with_all_of_them_down_the_run_is_not_empty() -> None:
     assert (first.targets, first.down, first.reason) == ((), (1, 2), "")
     (nobody, *_) = decide(book, *(replace(one, tags={}) for one in candidates(2)))
     assert (nobody.targets, nobody.down, nobody.reason) == ((), (), "no agent matches its tags")
+
+
+def burst(book: Book, count: int) -> None:
+    """So many jobs of one agent each, all due at second 101."""
+    for n in range(count):
+        book.put(f"job{n}", cursor=100, schedule="@at 2027-01-15T08:01:41Z", tags={"role": "web:1"})
+
+
+@pytest.mark.parametrize("applied_late", [False, True])
+def test_ticks_that_are_due_together_are_spread_over_idle_agents(applied_late: bool) -> None:
+    """Those decided in the same turn, those that are in the log only, and those that are open all count."""
+    book = Book(members=3)
+    burst(book, 300)
+    scheduler, intents = leader(book, *candidates(3))
+    chosen: Counter[int] = Counter()
+    waiting: list[entries.Intents] = []
+    for at in range(3):
+        some = decided(scheduler)
+        scheduler.proposed({item.uid for entry in some for item in entry.items}, at)
+        chosen.update(item.targets[0] for entry in some for item in entry.items)
+        waiting += some
+        while waiting and not applied_late:
+            book.apply(waiting[0])
+            intents.applied(waiting.pop(0).items)
+    assert chosen == {1: 100, 2: 100, 3: 100}
+
+
+def test_what_is_open_counts_until_it_is_over() -> None:
+    """Armed or running, of whatever job; what is decided and applied counts once."""
+    book = Book(members=3)
+    book.put("long", cursor=1000)
+    one, _ = book.launch(1, "long", targets=(1, 3), trigger="manual", moves=False).opened
+    burst(book, 2)
+    scheduler, intents = leader(book, *candidates(3))
+    (entry,) = decided(scheduler)
+    assert [item.targets for item in entry.items] == [(2,), (1,)]
+    book.apply(entry)
+    intents.applied(entry.items)
+    book.end(one)
+    book.put("next", cursor=100, tags={"role": "web:2"})
+    scheduler.touched({book.uid("next")})
+    (entry,) = decided(scheduler)
+    assert entry.items[0].targets == (1, 2)
+
+
+def test_a_retry_elsewhere_goes_to_the_least_busy() -> None:
+    """Not to the first of those that match."""
+    book, _ = failed_run(retry_on="other")
+    book.put("long", cursor=1000)
+    book.launch(1, "long", targets=(1,), trigger="manual", moves=False)
+    (item,) = decide(book, *candidates(3))
+    assert item.targets == (3,)
 
 
 def test_a_retry_is_for_the_agent_that_failed() -> None:
