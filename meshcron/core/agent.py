@@ -427,6 +427,8 @@ class Agent:
             held[execution.uid].add(id_)
         on = Counter(execution.node_id for execution in self.state.open.values())
         assert self.state.open_on == on, f"open executions of agents are counted wrong: {self.state.open_on}, not {on}"
+        of = Counter((execution.uid, execution.revision) for execution in self.state.open.values())
+        assert self.state.open_of == of, f"open executions of jobs are counted wrong: {self.state.open_of}, not {of}"
         for uid, job in self.state.jobs.items():
             assert held[uid] == set(job.open_ids), f"open executions of job {uid} are counted wrong"
             if len(job.open_ids) < 2 or job.job.concurrency != "forbid":

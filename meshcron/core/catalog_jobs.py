@@ -56,7 +56,7 @@ class Jobs:
         )
 
     def _replaced(self, old: JobState, entry: entries.JobPut) -> JobState:
-        if any(self._state.open[id_].revision == old.revision for id_ in old.open_ids):
+        if (old.uid, old.revision) in self._state.open_of:
             self._state.revisions[old.uid, old.revision] = old.job
             self._fold.rows.append(job_row(old, current=False))
         else:

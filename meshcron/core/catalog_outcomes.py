@@ -86,7 +86,7 @@ class Outcomes:
     def _drop_unnamed_revision(self, state: JobState, revision: int) -> None:
         if revision == state.revision or (state.uid, revision) not in self._state.revisions:
             return
-        if not any(self._state.open[id_].revision == revision for id_ in state.open_ids):
+        if (state.uid, revision) not in self._state.open_of:
             del self._state.revisions[state.uid, revision]
             self._fold.rows.append(Drop("jobs", ((state.uid, revision),)))
 

@@ -85,6 +85,7 @@ class Dispatch:
         self._pending: dict[tuple[str, bool], Pending] = {}
         self._resend: list[tuple[int, str, bool]] = []
         self._specs: dict[tuple[int, int], tuple[str, Spec]] = {}
+        """With their digests, by uid and revision: of what is open, and of nothing else."""
 
     def lead(self, fence: Fence, turn: Turn) -> None:
         """Take over: every open execution is ordered again, by its id at most one process starts."""
@@ -128,8 +129,8 @@ class Dispatch:
         for execution in executions:
             self._pending.pop((execution.id, False), None)
             self._pending.pop((execution.id, True), None)
-            if (execution.uid, execution.revision) in self._specs and not self._state.open:
-                self._specs.clear()
+            if (execution.uid, execution.revision) not in self._state.open_of:
+                self._specs.pop((execution.uid, execution.revision), None)
 
     def _expect(self, execution: Execution, *, stop: bool, turn: Turn) -> None:
         to_due_us = self._clock.boot_us(execution.due_cluster_us) - turn.now.boot_us

@@ -65,7 +65,7 @@ class Intents:
     def _load(self, one: Candidate) -> int:
         """Executions of a member that are open or will be: armed ones, too. How many hold a slot its beat tells, but
         as of a quarter of a second ago; its slots nobody knows."""
-        return self._state.open_on.get(one.node_id, 0) + self._decided[one.number]
+        return self._state.open_on[one.node_id] + self._decided[one.number]
 
     def entry(self, now: Instant, intents: list[Intent], call: str = "") -> entries.Intents:
         """Intents stamped with the clocks."""

@@ -6,7 +6,8 @@ It only holds and finds; `catalog.py` is the one place that changes it, entry by
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from meshcron.vocabulary import FIRST, protocol_of
 
 _job_encoder = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
+
+Key = TypeVar("Key")
 
 
 class JobState(msgspec.Struct):
@@ -64,6 +67,12 @@ def _runs_at_starts(job: Job) -> bool:
     return "@reboot" in job.schedule.lower()
 
 
+def _one_less(counts: Counter[Key], key: Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+
+
 class State:
     """All of it, and the ways to find something in it."""
 
@@ -94,8 +103,10 @@ class State:
         self.open: dict[str, Execution] = {}
         self.run_open: dict[str, set[str]] = defaultdict(set)
         """The ids of a run's open executions."""
-        self.open_on: dict[str, int] = {}
-        """How many executions are open on an agent, by node id; of none of the others."""
+        self.open_on: Counter[str] = Counter()
+        """How many executions are open on an agent, by node id; where none is there is no count."""
+        self.open_of: Counter[tuple[int, int]] = Counter()
+        """The same by what they run: uid and revision."""
         self.owed: dict[str, OwedRow] = {}
         self.owed_of: dict[int, set[str]] = defaultdict(set)
         """The keys of what is owed to a job."""
@@ -236,7 +247,8 @@ class State:
         """An execution opens, or an open one changes."""
         if execution.id not in self.open:
             self.run_open[execution.run_id].add(execution.id)
-            self.open_on[execution.node_id] = self.open_on.get(execution.node_id, 0) + 1
+            self.open_on[execution.node_id] += 1
+            self.open_of[execution.uid, execution.revision] += 1
             if state := self.job_state(execution.uid):
                 state.open_ids.add(execution.id)
         self.open[execution.id] = execution
@@ -247,9 +259,8 @@ class State:
         self.run_open[execution.run_id].discard(execution.id)
         if not self.run_open[execution.run_id]:
             del self.run_open[execution.run_id]
-        self.open_on[execution.node_id] -= 1
-        if not self.open_on[execution.node_id]:
-            del self.open_on[execution.node_id]
+        _one_less(self.open_on, execution.node_id)
+        _one_less(self.open_of, (execution.uid, execution.revision))
         if state := self.job_state(execution.uid):
             state.open_ids.discard(execution.id)
 

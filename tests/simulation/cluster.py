@@ -307,6 +307,9 @@ class Host:
         if self.agent.ledger.leads:
             for one in self.agent.ledger._replication._progress.values():
                 assert len(one.in_flight) <= IN_FLIGHT_MAX, f"17: {len(one.in_flight)} appends are on their way"
+        if self.agent.leadership.ours is not None:
+            specs = self.agent.leadership.ours._dispatch._specs.keys()
+            assert specs <= self.agent.state.open_of.keys(), f"17: the leader keeps Specs of what is over: {specs}"
 
     def set_wake(self) -> None:
         if self._agent is None or self.paused_until_us:

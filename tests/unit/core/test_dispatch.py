@@ -92,6 +92,31 @@ def test_who_lacks_the_spec_gets_order_and_spec_in_one_message(lab: Lab) -> None
     assert sent(lab, Run) == 2
 
 
+def test_a_spec_is_kept_while_something_of_its_revision_is_open(lab: Lab) -> None:
+    """Something else is open all the time, as where a job runs each second: edits of another job, and jobs that are
+    deleted, leave nothing behind in the leader's memory."""
+    lab.put("long", schedule="@manually")
+    lab.run("long")
+    (long,) = lab.running
+    for n in range(20):
+        lab.put(schedule="@manually", command=f"secret {n}")
+        lab.run()
+        lab.put(schedule="@manually", command=f"edited {n}")
+        assert len(specs(lab)) == 2
+        for execution_id in lab.running - {long}:
+            lab.end(execution_id, code=0)
+        assert specs(lab) == {"true"}
+    lab.end_all()
+    assert specs(lab) == set()
+
+
+def specs(lab: Lab) -> set[str]:
+    """The commands that the leader has at hand."""
+    ours = lab.agent.leadership.ours
+    assert ours is not None
+    return {spec.command for _, spec in ours._dispatch._specs.values()}
+
+
 @pytest.mark.parametrize("lost", [Run, RunAck])
 def test_an_order_is_repeated_until_it_is_answered(lab: Lab, lost: type) -> None:
     """After 50 ms, then after twice as long each time, at most 5 s; whether it or its answer was lost."""
