@@ -370,7 +370,7 @@ class Agent:
 
     def _advance(self, turn: Turn) -> None:
         """Apply what is committed; then, as the leader, decide what is due."""
-        written = False
+        written, led = False, self.leadership.leading
         for _ in range(APPLY_SLICE):
             if not self.ledger.has_committed():
                 break
@@ -378,6 +378,8 @@ class Agent:
             written = True
         if written:
             turn.write(self.digest.row())
+        if self.leadership.leading and not led:
+            self._beats.announce(turn)
         if self.leadership.ours is not None:
             self.leadership.ours.decide(turn)
         self.ledger.cut(turn)

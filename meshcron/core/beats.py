@@ -74,6 +74,11 @@ class Beats:
         """On the suspend-counting clock: the next beat; None where nobody would hear it."""
         return self._beat_boot_us + self._settings.timing.beat_us if len(self._known.roster()) > 1 else None
 
+    def announce(self, turn: Turn) -> None:
+        """This agent has begun to lead: who holds no log learns it now, not a beat later (PROTOCOL 4)."""
+        if self.next_wakeup() is not None:
+            self.beat(turn)
+
     def beat(self, turn: Turn) -> None:
         """Tell everybody, now."""
         self._beat_boot_us = turn.now.boot_us

@@ -517,6 +517,15 @@ MUTATIONS = (
         "within a beat and a repetition",
     ),
     Mutation(
+        "a new leader says so at once",
+        Agent,
+        "_advance",
+        "self.leadership.leading and not led",
+        "False",
+        scripts.test_a_new_leader_says_so_at_once,
+        "the worker has not heard who leads",
+    ),
+    Mutation(
         "what is decided together is spread",
         Intents,
         "_load",

@@ -770,6 +770,39 @@ def test_a_cut_between_two_of_three_changes_no_term(middle_leads: bool) -> None:
     at_end(world)
 
 
+def test_a_new_leader_says_so_at_once() -> None:
+    """A worker holds no log, so no Append tells it: it hears one beat in the moment in which the new leader may act,
+    and the next one a beat later. Three times, for a beat that was due anyhow would do as well."""
+    world = grown(14)
+    worker = world.add(eligible=False)
+    worker.start()
+    world.run_for(5)
+    beats: list[int] = []
+    old = led(world)
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        said = effect.message if isinstance(effect, effects.Publish) else None
+        if isinstance(said, messages.Heartbeat) and said.leader == host.node_id and host is not old:
+            beats.append(world.now_us)
+        return False
+
+    world.tap = tap
+    for _ in range(3):
+        old.crash()
+        beats.clear()
+        while world.leader() is None:
+            world.run_for(0.001)
+        began_us = world.now_us
+        world.run_for(0.005)
+        assert worker.agent.leader == led(world).node_id, "the worker has not heard who leads"
+        world.run_for(0.2)
+        assert [at_us - began_us <= 0 for at_us in beats] == [True]
+        old.start()
+        world.run_for(8)
+        old = led(world)
+    at_end(world)
+
+
 def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None:
     """SIGSTOP for 10 s: what waited in its sockets is read by a follower; it gives no order of its old term."""
     world = grown(14)
