@@ -23,7 +23,7 @@ from meshcron.messages import (
 )
 from meshcron.model import SECOND_US
 from tests.unit.core.disk import second
-from tests.unit.core.lab import Lab
+from tests.unit.core.lab import TURN_US, Lab
 
 
 @pytest.fixture
@@ -169,6 +169,67 @@ def test_a_new_session_orders_what_is_open_again(lab: Lab) -> None:
     assert len(lab.launches) == 2
     lab.end_all()
     assert [status for _, status, _ in lab.records()] == ["success", "success"]
+
+
+def in_slices(lab: Lab, kind: type[Run | Stop]) -> list[int]:
+    """How many orders or stops the agent sends now and in each turn that follows at once."""
+    sizes = []
+    while True:
+        messages = [message for message in lab.sent if isinstance(message, kind)]
+        sizes.append(sum(len(one.orders) if isinstance(one, Run) else len(one.items) for one in messages))
+        lab.sent.clear()
+        if lab.agent.next_wakeup(lab.now()) > lab.boot_us:
+            return sizes
+        lab.advance(TURN_US / SECOND_US)
+
+
+def test_a_new_leader_orders_in_slices_what_is_due_first() -> None:
+    """450 are armed when it takes over: each turn 200 of them, and all that is due next before what is due later."""
+    lab = Lab(slots=450).start()
+    for n in range(450):
+        lab.put(f"job{n}", schedule=f"@at 2027-01-15T08:00:{10 - n % 3:02}Z")
+    lab.advance_to(7.7)
+    deaf(lab, Run)
+    lab.sent.clear()
+    lab.crash()
+    ordered = [order.due_cluster_us for message in lab.sent if isinstance(message, Run) for order in message.orders]
+    assert ordered == [second(8)] * 150 + [second(9)] * 50
+    assert in_slices(lab, Run) == [200, 200, 50]
+    deaf(lab)
+    lab.advance_to(10.1)
+    assert len(lab.launches) == 450
+
+
+def test_what_runs_is_asked_after_last(lab: Lab) -> None:
+    """A new leader has nothing to start there; what is armed may be late."""
+    lab.run()
+    lab.advance(1)
+    deaf(lab, Run)
+    lab.run()
+    lab.sent.clear()
+    lab.crash()
+    (message,) = [message for message in lab.sent if isinstance(message, Run)]
+    assert [lab.agent.state.open[order.execution_id].status for order in message.orders] == ["armed", "running"]
+
+
+def test_stops_are_sent_in_slices() -> None:
+    """Everything is paused while 450 are armed: each turn 200 stops; and so they are repeated."""
+    lab = Lab().start()
+    for n in range(450):
+        lab.put(f"job{n}", schedule="@at 2027-01-15T08:00:10Z")
+    lab.advance_to(7.7)
+    deaf(lab, Stop)
+    lab.ask(commands.SetPaused(True))
+    assert in_slices(lab, Stop) == [200, 200, 50]
+    repeated: list[int] = []
+    while sum(repeated) < 450:  # long before they are due
+        lab.advance((lab.agent.next_wakeup(lab.now()) - lab.boot_us) / SECOND_US)
+        repeated += in_slices(lab, Stop)
+    assert max(repeated) == 200
+    deaf(lab)
+    lab.advance(10)
+    assert not lab.agent.state.open
+    assert not lab.launches
 
 
 # ---- answers
