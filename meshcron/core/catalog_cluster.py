@@ -59,12 +59,12 @@ class Cluster:
 
     def recovered(self, entry: entries.Recovered) -> object:
         """An operator's word: one member is left, and what was open is lost."""
+        for row in [row for _, row in sorted(self._state.owed.items()) if row.kind not in ("join", "late")]:
+            self._lose_owed(row)  # while those that go are members: its record names them
         self._alone(entry.member)
         self._state.recovered, self._state.generation = (entry.until_wall_us, self._fold.index), entry.generation
         self._fold.rows.append(MetaRow("recovered", f"{entry.until_wall_us} {self._fold.index}"))
         self._fold.rows.append(MetaRow("generation", str(entry.generation)))
-        for row in [row for _, row in sorted(self._state.owed.items()) if row.kind not in ("join", "late")]:
-            self._lose_owed(row)
         items = tuple(ResultItem(execution_id=id_, kind="lost", reason="recovered") for id_ in sorted(self._state.open))
         return self._outcomes.results(entries.Results(self._state.clock[0], items))
 
@@ -89,8 +89,7 @@ class Cluster:
             return
         if row.kind == "retry":
             self._fold.count_failed(state, row)
-        at = row.scheduled_wall_us
-        self._fold.record_skip(state, at, at, 1, "recovered", row.run_id, row.trigger, row.attempt, status=Status.LOST)
+        self._fold.record_owed(state, row, "recovered", Status.LOST)
         self._fold.rows.append(state.state_row())
 
     def token_put(self, entry: entries.TokenPut) -> object:

@@ -122,8 +122,7 @@ class Members:
     def _owe_start(self, job: JobState, member: Member, entry: entries.MemberStarted) -> None:
         key = f"reboot|{job.uid}|{member.number}"
         if before := self._state.owed.get(key):
-            at = before.scheduled_wall_us
-            self._fold.record_skip(job, at, at, 1, "its agent has started anew", before.run_id, before.trigger)
+            self._fold.record_owed(job, before, "its agent has started anew")
             self._fold.rows.append(job.state_row())
         run_id = f"{job.uid}-b{member.number}-{entry.start}"
         tick_us = entry.wall_us // SECOND_US * SECOND_US

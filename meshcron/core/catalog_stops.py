@@ -29,16 +29,7 @@ class Stops:
         self._fold.drop_owed(row.key)
         self._fold.applied.touched.add(row.uid)
         if row.kind not in ("join", "late") and not quietly:
-            self._fold.record_skip(
-                state,
-                row.scheduled_wall_us,
-                row.scheduled_wall_us,
-                1,
-                "stopped",
-                row.run_id,
-                row.trigger,
-                row.attempt,
-            )
+            self._fold.record_owed(state, row, "stopped")
             if row.kind == "retry":
                 self._fold.count_failed(state, row)
             self._fold.rows.append(state.state_row())

@@ -87,23 +87,21 @@ class Ticks:
             self._state.add_open(execution)
             self._fold.rows.append(ExecutionRow(execution))
             self._fold.applied.opened.append(execution)
-        for number in item.down:
-            self._fold.record_skip(
-                state,
-                item.tick_wall_us,
-                item.tick_wall_us,
-                1,
-                "agent down",
-                run_id,
-                item.trigger,
-                item.attempt,
-                member=self._state.members.get(number),
-            )
-        if not item.targets and not item.down:
-            at = item.tick_wall_us
-            self._fold.record_skip(state, at, at, 1, item.reason, run_id, item.trigger, item.attempt)
+        self._record_down(state, item, run_id, owed)
         if owed is not None and owed.kind == "retry" and not item.targets:
             self._fold.count_failed(state, owed)
+
+    def _record_down(self, state: JobState, item: Intent, run_id: str, owed: OwedRow | None) -> None:
+        """Where it does not run: on each member that has failed; nowhere at all is one record."""
+        down = [self._state.members[number].node_id for number in item.down if number in self._state.members]
+        reason = "agent down" if item.down else item.reason
+        if not item.targets and not down:
+            down = [owed.node_id if owed else ""]
+        at, key = item.tick_wall_us, owed.key if owed else ""
+        for node_id in down:
+            self._fold.record_skip(
+                state, at, at, 1, reason, run_id, item.trigger, item.attempt, node_id=node_id, owed_key=key
+            )
 
     def _id(self, item: Intent, run_id: str, node_id: str, owed: OwedRow | None) -> str:
         """Retries of two agents may meet on a third one, or on one of the two: once an attempt has moved, it and all

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from meshcron.core.answers import forget_answers
 from meshcron.core.state import JobState, State
 from meshcron.errors import MeshcronError
-from meshcron.model import Execution, Member, Status, execution_id
+from meshcron.model import Execution, Status, execution_id
 from meshcron.rows import Drop, ExecutionRow, MetaRow, OwedRow, Row
 
 
@@ -76,13 +76,16 @@ class Fold:
         trigger: str,
         attempt: int = 1,
         status: Status = Status.SKIPPED,
-        member: Member | None = None,
+        node_id: str = "",
+        owed_key: str = "",
     ) -> None:
-        """A final record of ticks that ran nowhere (or not on that member)."""
+        """A final record of ticks that ran nowhere (or not on that agent). `owed_key`: of the owed run that it ends; of
+        those of one run several may end in one entry, retries that have moved even on one agent."""
         state.recorded += 1
-        node_id = member.node_id if member else ""
+        member = self.state.member_of(node_id)
+        ended = f"{run_id}#{self.index}|{owed_key}" if owed_key else f"{run_id}#{self.index}"
         record = Execution(
-            id=execution_id(self.state.cluster, f"{run_id}#{self.index}", node_id, attempt),
+            id=execution_id(self.state.cluster, ended, node_id, attempt),
             node_id=node_id,
             agent=member.name if member else "",
             uid=state.uid,
@@ -101,6 +104,13 @@ class Fold:
         )
         self.rows.append(ExecutionRow(record))
         self.applied.closed.append(record)
+
+    def record_owed(self, state: JobState, row: OwedRow, reason: str, status: Status = Status.SKIPPED) -> None:
+        """The final record of an owed run that nobody will run, where it would have run."""
+        at = row.scheduled_wall_us
+        self.record_skip(
+            state, at, at, 1, reason, row.run_id, row.trigger, row.attempt, status, row.node_id, owed_key=row.key
+        )
 
     def ask_stop(self, execution: Execution, *, kill: bool) -> None:
         """An execution's agent is told to stop it."""

@@ -32,7 +32,7 @@ from meshcron.core.timing import Timing
 from meshcron.core.voter import Committed
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
-from meshcron.rows import BallotRow, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
+from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
 from tests.simulation.world import START_WALL_US, Disk
 
 BOOT_US = 1_000_000_000
@@ -533,6 +533,8 @@ class Cluster:
         self.ended_badly: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
         """Ids by cluster, run and attempt: of a lost one that turns out well later the next attempt was due all the
         same."""
+        self.pruned: set[int] = set()
+        """Uids of jobs of which somebody has dropped records."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
         """Chain CRC of each entry that was looked at, by cluster, generation, index and term."""
         self.folds: dict[tuple[str, int], tuple[Catalog, State]] = {}
@@ -847,6 +849,8 @@ class Cluster:
         for row in rows:
             if isinstance(row, ExecutionRow):
                 some.append(row.execution)
+            elif isinstance(row, DropHistory):
+                self.pruned.add(row.uid)
             elif isinstance(row, MetaRow) and row.key == "applied":
                 index, found, some = int(row.value.split()[0]), some, []
                 if index > self.folded.get(life, 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from meshcron import entries
@@ -12,7 +12,7 @@ from meshcron.core.state import State
 from meshcron.core.voter import Committed
 from meshcron.model import Status
 from tests.simulation.cluster import Cluster, Host
-from tests.simulation.world import unaccounted_ticks
+from tests.simulation.world import Disk, unaccounted_ticks
 
 
 def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[str], *, accounted: bool) -> None:
@@ -25,6 +25,7 @@ def check_all(world: Cluster, leader: Host, settled_us: int, steady: Iterable[st
         assert not wrong, f"P2: job {state.job.name} has ticks without exactly one record: {wrong[:5]}"
         check_targets(world, leader, uid)
     check_once_a_tick(leader)
+    check_recorded(leader.disk, world.pruned)
     check_ends(world, leader)
     check_acknowledged(world, leader)
     check_same_everywhere(world, leader)
@@ -62,6 +63,16 @@ def check_once_a_tick(leader: Host) -> None:
     assert all(len(some) == 1 for some in runs.values()), "10: a tick has two runs"
     twice = [key for key, count in found.items() if count > 1]
     assert not twice, f"10: ticks with two records for one agent: {twice[:5]}"
+
+
+def check_recorded(disk: Disk, pruned: Collection[int] = ()) -> None:
+    """10: a job counts each of its records, so none has taken the place of another. Of what was `pruned` by age it
+    counts more than there is."""
+    loaded = State.load(disk.load())
+    kept = Counter(one.uid for one in disk.executions.values() if one.status.final)
+    for uid in loaded.jobs.keys() - set(pruned):
+        state = loaded.jobs[uid]
+        assert state.recorded == kept[uid], f"10: job {state.job.name} counts {state.recorded} records of {kept[uid]}"
 
 
 def check_ends(world: Cluster, leader: Host) -> None:

@@ -24,6 +24,7 @@ from meshcron.model import SECOND_US, Execution, History, Job, Member, Status, e
 from meshcron.rows import SeenRow
 from meshcron.runtime.standing import ALIVE, Facts, Standing
 from tests.simulation.cluster import SHORT, Cluster, Host, Weather
+from tests.simulation.invariants import check_recorded
 from tests.simulation.test_cluster_seeds import keeps_its_promise
 from tests.simulation.world import unaccounted_ticks
 
@@ -141,6 +142,7 @@ def at_end(world: Cluster, *, restart: bool = True) -> None:
                 same = (theirs.jobs, theirs.open, theirs.owed) == (state.jobs, state.open, state.owed)
                 same = same and list(theirs.calls.items()) == list(state.calls.items())
                 assert same, f"5: the state of {host.name} differs"
+    check_recorded(leader.disk, world.pruned)
 
 
 def once(found: Callable[[], None]) -> Callable[[], None]:
@@ -674,6 +676,45 @@ def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
     world.run_for(3)
     assert [one.run_id for one in runs_of(world, uid)] == [answer.run_id], "a repeated call ran twice"
     at_end(world)
+
+
+@pytest.mark.parametrize("how", ["disabled", "killed", "deleted", "recovered"])
+def test_what_is_owed_to_three_agents_and_given_up_is_recorded_for_each(how: str) -> None:
+    """A run has failed on all three, and a person does not want its second attempts, or two of the three are gone for
+    good. Of a deleted job nothing stays."""
+    world = grown(47)
+    uid, run = owed_by_three(world)
+    if how == "disabled":
+        put(world, "three", "@manually", retries=1, disabled=True)
+    elif how == "killed":
+        ask(world, commands.StopRun(run))
+    elif how == "deleted":
+        world.deletable.add("three")
+        ask(world, commands.DeleteJob("three"))
+    else:
+        survivor = led(world)
+        for host in world.hosts:
+            host.crash()
+        recover(survivor)
+        world.run_for(5)
+    world.run_for(1)
+    second = sorted((one.agent, one.status, one.reason) for one in runs_of(world, uid) if one.attempt == 2)
+    ended = (Status.LOST, "recovered") if how == "recovered" else (Status.SKIPPED, "stopped")
+    assert second == [(host.name, *ended) for host in world.hosts if how != "deleted"]
+    at_end(world)
+
+
+def owed_by_three(world: Cluster) -> tuple[int, str]:
+    """A job whose run has failed on three agents, which try again in ten minutes. Returns its uid and the run's id."""
+    world.lasts_us = 3600 * SECOND_US
+    uid = put(world, "three", "@manually", retries=1, retry_delay_us=600 * SECOND_US)
+    run = run_now(world, "three")
+    world.run_for(1)
+    for host in world.hosts:
+        (execution_id,) = host.processes
+        host.end(execution_id, 1, None)
+    world.run_for(1)
+    return uid, run
 
 
 def test_an_agent_that_crashes_after_each_step_of_a_run_starts_it_once() -> None:

@@ -10,6 +10,7 @@ import pytest
 from meshcron import commands
 from meshcron.core.state import State
 from meshcron.model import SECOND_US, Job, Status
+from tests.simulation.invariants import check_recorded
 from tests.simulation.replay import replayed
 from tests.simulation.world import World, unaccounted_ticks
 
@@ -79,6 +80,7 @@ def check(world: World) -> None:
         assert not old or execution.id in world.alive, f"11: {execution} is open for ever"
         if execution.status is Status.SUCCESS:
             assert world.starts[execution.id] == 1
+    check_recorded(world.disk)
     loaded = State.load(world.disk.load())
     assert loaded.jobs == world.agent.state.jobs, "5: the rows on disk are not the state in memory"
     assert loaded.owed == world.agent.state.owed

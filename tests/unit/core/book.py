@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, Literal
 
 import msgspec
@@ -44,7 +45,16 @@ class Book:
         self.disk.write(written)
         self.wrote.append(sorted(msgspec.msgpack.encode(row) for row in written))
         assert contents(State.load(self.disk.load())) == contents(self.state)
+        self._check_recorded()
         return applied
+
+    def _check_recorded(self) -> None:
+        """A job counts each of its records; what is pruned by age is not looked at."""
+        kept = Counter(one.uid for one in self.disk.executions() if one.status.final)
+        pruned = {entry.uid for entry in self.said if isinstance(entry, entries.Prune)}
+        for uid in self.state.jobs.keys() - pruned:
+            recorded = self.state.jobs[uid].recorded
+            assert recorded == kept[uid], f"job {uid} counts {recorded} records and has {kept[uid]}"
 
     def restart(self) -> None:
         """Go on with nothing but what the disk holds."""
@@ -108,9 +118,13 @@ class Book:
 
     def launch_owed(self, key: str, **how: Any) -> Applied:
         """Launch what is owed under this key."""
+        return self.apply(self.intents(self.owed_intent(key, **how)))
+
+    def owed_intent(self, key: str, **how: Any) -> Intent:
+        """The decision to launch what is owed under this key."""
         row = self.state.owed[key]
         name = self.state.jobs[row.uid].job.name
-        intent = self.intent(
+        return self.intent(
             (row.scheduled_wall_us - START_WALL_US) // SECOND_US,
             name,
             trigger=row.trigger,  # type: ignore[arg-type] # rows hold it as text
@@ -121,7 +135,6 @@ class Book:
             env=json.loads(row.env) if row.env else None,
             **how,
         )
-        return self.apply(self.intents(intent))
 
     def queue(
         self,

@@ -141,6 +141,18 @@ def test_a_target_that_is_down_has_a_record_of_its_own(book: Book) -> None:
     assert len({one.id for one in book.disk.executions()}) == 4
 
 
+def test_targets_that_are_down_and_gone_are_one_record(book: Book) -> None:
+    """They were removed between the decision and its commit: the tick has a record all the same (P2)."""
+    book.apply(entries.MemberPut(member(2)))
+    book.apply(entries.MemberPut(member(3)))
+    book.put()
+    decided = book.intents(replace(book.intent(1, targets=()), down=(2, 3)))
+    book.apply(entries.MemberRemove(2, second(1)))
+    book.apply(entries.MemberRemove(3, second(1)))
+    book.apply(decided)
+    assert [(one.agent, one.reason) for one in book.disk.executions()] == [("", "agent down")]
+
+
 def test_the_roster_says_who_votes(book: Book) -> None:
     """A voter cannot be removed before it is none any more."""
     book.apply(entries.MemberPut(member(2)))

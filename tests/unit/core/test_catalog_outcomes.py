@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -10,9 +12,9 @@ from meshcron.commands import StopAnswer
 from meshcron.core.catalog_outcomes import RERUNS_MAX
 from meshcron.errors import UnknownExecution
 from meshcron.messages import ResultItem, StartedItem
-from meshcron.model import SECOND_US, Status
+from meshcron.model import SECOND_US, Job, Status
 from tests.unit.core.book import Book
-from tests.unit.core.disk import second
+from tests.unit.core.disk import member, second
 
 
 @pytest.fixture
@@ -189,6 +191,72 @@ def test_a_retry_without_an_agent_is_recorded_as_that_attempt() -> None:
     book.launch_owed(row.key, targets=(), reason="nobody")
     assert [(one.attempt, one.status) for one in book.disk.executions()] == [(1, "failed"), (2, "skipped")]
     assert counters(book) == (0, 1, "failed")
+
+
+def owed_on_three(**job: Any) -> Book:
+    """A run has failed on three agents, and each will try again."""
+    book = Book(members=3)
+    book.put(retries=2, **job)
+    for execution in book.launch(1, targets=(1, 2, 3)).opened:
+        book.end(execution, success=False)
+    return book
+
+
+RECOVERED = entries.Recovered(member(1), second(9), 1)
+DISABLED = entries.JobPut(
+    job=Job(name="job", schedule="@manually", command="true", disabled=True),
+    seen_revision=4,
+    seen_cursor_wall_us=second(1),
+    wall_us=second(9),
+    cursor_wall_us=second(1),
+    next_wall_us=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "status"),
+    [(entries.StopEntry((), ("4-0-1800000001",), kill=True), "skipped"), (DISABLED, "skipped"), (RECOVERED, "lost")],
+    ids=["killed", "disabled", "recovered"],
+)
+def test_a_retry_that_is_given_up_is_recorded_for_each_agent(entry: entries.Entry, status: str) -> None:
+    """One entry ends those of all of them, with a record each (P2)."""
+    book = owed_on_three()
+    book.apply(entry)
+    given_up = [one for one in book.disk.executions() if one.attempt == 2]
+    assert sorted((one.agent, one.status.value) for one in given_up) == [
+        ("agent1", status),
+        ("agent2", status),
+        ("agent3", status),
+    ]
+    assert counters(book) == (0, 3, "failed")
+
+
+def test_of_a_deleted_job_no_retry_is_recorded() -> None:
+    """Its records go, too."""
+    book = owed_on_three()
+    book.apply(entries.JobDelete(book.uid(), book.uid()))
+    assert (book.records, book.state.owed) == ([], {})
+
+
+def test_a_retry_of_an_agent_that_is_gone_is_recorded_under_its_node_id() -> None:
+    """Its name is somebody else's by then, or nobody's."""
+    book = owed_on_three()
+    book.apply(entries.MemberRemove(2, second(8)))
+    book.apply(DISABLED)
+    given_up = [(one.node_id[0], one.agent) for one in book.disk.executions() if one.attempt == 2]
+    assert sorted(given_up) == [("a", "agent1"), ("b", ""), ("c", "agent3")]
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_retries_that_nobody_can_run_are_recorded_one_by_one(met: bool) -> None:
+    """Also where those of two agents have met on one before, which fails."""
+    book = owed_on_three(retry_on="other")
+    if met:
+        for one in [one for row in book.owed for one in book.launch_owed(row.key, targets=(3,)).opened]:
+            book.end(one, success=False)
+    intents = [book.owed_intent(row.key, targets=(), reason="nobody") for row in book.owed]
+    book.apply(book.intents(*intents))
+    assert [(one.status, one.reason) for one in book.disk.executions()][-3:] == [(Status.SKIPPED, "nobody")] * 3
 
 
 def test_fail_then_ok_is_a_success() -> None:
