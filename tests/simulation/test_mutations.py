@@ -310,6 +310,15 @@ MUTATIONS = (
         "17: 3 processes of host0 in 2 slots",
     ),
     Mutation(
+        "a run's parameters are not published",
+        dispatch.Dispatch,
+        "opened",
+        "len(theirs) < PUBLISH_MIN or theirs[0].env",
+        "len(theirs) < PUBLISH_MIN",
+        scripts.test_the_parameters_of_a_run_are_told_to_its_agents_only,
+        "a run's parameters are published",
+    ),
+    Mutation(
         "no more is on its way than a window",
         replication.Replication,
         "send",

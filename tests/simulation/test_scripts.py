@@ -560,6 +560,41 @@ def test_an_order_that_another_one_overtakes_is_obeyed() -> None:
     at_end(world)
 
 
+def test_the_parameters_of_a_run_are_told_to_its_agents_only() -> None:
+    """They may be secret, and PUB is heard by whoever listens to a topic: such an order goes to each target by itself,
+    also when it is repeated to all by the next leader. One without parameters is published."""
+    world = grown(49)
+    worker = world.add({"role": "db", "at": "3"}, eligible=False)
+    worker.start()
+    voters_are(world, 3)
+    put(world, "plain", "@manually", tags={"role": "web"})
+    put(world, "secret", "@manually", tags={"role": "web"})
+    world.lasts_us = 3 * SECOND_US
+    published: list[str] = []
+    told: list[tuple[str, dict[str, str] | None]] = []
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        orders = message.orders if isinstance(message, messages.Run) else ()
+        if isinstance(effect, effects.Publish):
+            assert not any(order.env for order in orders), "a run's parameters are published"
+            published.extend(order.run_id for order in orders)
+        elif isinstance(effect, effects.Send):
+            told.extend((effect.to, order.env) for order in orders if order.env)
+        return False
+
+    world.tap = tap
+    run = run_now(world, "plain")
+    answer = ask(world, commands.RunJob("secret", env={"TOKEN": "s3cret"}))
+    assert isinstance(answer, commands.JobAnswer)
+    led(world).crash()
+    world.run_for(5)
+    assert set(published) >= {run}
+    assert {node_id for node_id, _ in told} == {host.node_id for host in world.hosts[:3]}
+    at_end(world)
+    assert len(world.starts) == 6
+
+
 def test_an_agent_and_its_leader_crash_while_a_process_runs() -> None:
     """The next leader orders it again, the next session of the agent knows: it runs once, and is adopted."""
     world = grown(46)
