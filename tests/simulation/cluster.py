@@ -99,6 +99,8 @@ class Host:
         self.eligible = eligible
         self.priority = priority
         self.slots = 8
+        self.expect = 0
+        """So many agents must be seen before it forms a cluster."""
         self.disk = Disk()
         self._agent: Agent | None = None
         self.build: Callable[[Settings, Loaded], Agent] = Agent
@@ -188,6 +190,7 @@ class Host:
             priority=self.priority,
             eligible=self.eligible,
             form_at_once=False,
+            expect=self.expect,
             timing=self.world.timing,
             generation=messages.next_generation(self.disk.mark.generation, self.node_id) if self.recovers else 0,
         )

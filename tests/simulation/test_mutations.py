@@ -16,6 +16,7 @@ import pytest
 from msgspec import Struct
 
 from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
+from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
 from meshcron.core.digest import Digest
 from meshcron.core.election import Election
@@ -317,6 +318,15 @@ MUTATIONS = (
         "len(theirs) < PUBLISH_MIN",
         scripts.test_the_parameters_of_a_run_are_told_to_its_agents_only,
         "a run's parameters are published",
+    ),
+    Mutation(
+        "nobody forms before all are seen that are expected",
+        Admission,
+        "should_form",
+        "len(forming) + 1 < self._expect",
+        "False",
+        scripts.test_of_three_that_expect_each_other_nobody_forms_a_cluster_alone,
+        "two of three that are expected form a cluster",
     ),
     Mutation(
         "no more is on its way than a window",

@@ -1606,6 +1606,26 @@ def test_eight_agents_started_together_are_members_as_soon(seed: int) -> None:
     started_together(seed, 8)
 
 
+def test_of_three_that_expect_each_other_nobody_forms_a_cluster_alone() -> None:
+    """Two wait for the third however long it takes. Then the lowest id forms one, votes alone, and lets the others in;
+    those vote as in any cluster, once they have been heard for a while."""
+    world = Cluster(51)
+    for _ in range(3):
+        world.add().expect = 3
+    *early, late = world.hosts
+    for host in early:
+        host.start()
+    world.run_for(60)
+    assert not any(host.agent.cluster for host in early), "two of three that are expected form a cluster"
+    late.start()
+    voters_are(world, 3, 10)
+    assert {host.agent.cluster for host in world.hosts} == {led(world).agent.cluster}
+    first, *_ = steps = single_steps(world)
+    assert [len(voters) for voters in steps] == [1, 2, 3]
+    assert first == {min(host.node_id for host in world.hosts)}
+    at_end(world)
+
+
 def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
     """One change at a time, each committed before the next; ticks go on."""
     world = Cluster(24)
