@@ -428,6 +428,15 @@ MUTATIONS = (
         "it speaks as leader of its old term",
     ),
     Mutation(
+        "the lease counts from the sending",
+        replication.Replication,
+        "appended",
+        "max(one.acked_sent_us, message.sent_boot_us)",
+        "turn.now.boot_us",
+        scripts.test_a_leader_whose_answers_come_late_stops_before_another_one_leads,
+        "lead in the same instant",
+    ),
+    Mutation(
         "pre-vote",
         Election,
         "_ask",

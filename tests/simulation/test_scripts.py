@@ -906,6 +906,27 @@ def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None
     at_end(world)
 
 
+def test_a_leader_whose_answers_come_late_stops_before_another_one_leads() -> None:
+    """It is cut off, and answers to what it sent before hang in a queue and come in one after the other. They tell how
+    long ago it was heard, not that it is: the others wait no longer than from then on."""
+    world = grown(52)
+    old = led(world)
+    world.hold = lambda _source, target, message: target is old and isinstance(message, messages.Appended)
+    world.run_for(0.3)
+    world.split([old])
+    hung, world.hung = world.hung, []
+    assert len(hung) >= 6
+    for _ in range(6):
+        world.run_for(0.1)
+        hung.pop(0)()
+        for _ in range(20):
+            world.run_for(0.01)
+            leaders = [host.name for host in world.hosts if host.agent.ledger.leads]
+            assert len(leaders) <= 1, f"{leaders} lead in the same instant"
+    assert led(world) is not old
+    at_end(world)
+
+
 def test_slow_disks_of_followers_take_no_lease() -> None:
     """Writes without a pause, and disks that answer after up to 1.5 s: each answer to an entry waits for them. That the
     leader is heard does not, and it leads on. For ten seconds, with fifty writes a second, every one of them done."""
