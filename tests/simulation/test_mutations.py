@@ -437,6 +437,15 @@ MUTATIONS = (
         "lead in the same instant",
     ),
     Mutation(
+        "a cold start waits for those that still start",
+        leading.Leading,
+        "_name_candidates",
+        "self._cold = early and len(found) < len(staying)",
+        "self._cold = False",
+        partial(scripts.test_after_a_cold_start_ticks_wait_for_those_that_still_start, comes_back=True),
+        "ticks of an agent that may still start are decided",
+    ),
+    Mutation(
         "pre-vote",
         Election,
         "_ask",

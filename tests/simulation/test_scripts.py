@@ -16,6 +16,7 @@ import pytest
 from meshcron import commands, entries, messages
 from meshcron.core import effects
 from meshcron.core.events import KnockAnswered, Proposed
+from meshcron.core.intents import NO_MATCH
 from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.core.turn import Turn
@@ -2237,6 +2238,34 @@ def test_a_rerun_does_not_wait_for_an_agent_that_nobody_alive_has_heard() -> Non
         world.run_for(25)
     assert [one.reason for one in runs_of(world, uid) if one.status is Status.SKIPPED] == ["agent down"]
     assert not led(world).agent.state.open
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_after_a_cold_start_ticks_wait_for_those_that_still_start(comes_back: bool) -> None:
+    """All machines were off. The leader has not heard the one that runs the job, so it does not know its tags: until it
+    does it decides no tick, for ten seconds at most (decisions/0004)."""
+    world = grown(65)
+    world.lasts_us = SECOND_US // 2
+    late = follower(world)
+    uid = put(world, "tick", tags={"at": str(late.number)})
+    world.run_for(3)
+    known = {one.id for one in runs_of(world, uid)}
+    for host in world.hosts:
+        host.crash()
+    for host in world.hosts:
+        if host is not late:
+            host.start()
+    world.run_for(5)
+    led(world)
+    nobody = [one.reason for one in runs_of(world, uid) if one.id not in known]
+    assert not nobody, f"ticks of an agent that may still start are decided: {nobody}"
+    if comes_back:
+        late.start()
+        at_end(world)
+        assert {one.reason for one in runs_of(world, uid)} == {""}
+    else:
+        world.run_for(7)
+        assert NO_MATCH in {one.reason for one in runs_of(world, uid)}
 
 
 def test_slow_beats_are_fresh_enough_to_vote() -> None:
