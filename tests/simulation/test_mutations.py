@@ -437,6 +437,15 @@ MUTATIONS = (
         "lead in the same instant",
     ),
     Mutation(
+        "the leader's verdict needs another watcher",
+        membership.Membership,
+        "_has_failed",
+        "not watchers or any(node_id in self._heard[one].beat.suspects for one in watchers)",
+        "True",
+        scripts.test_a_member_that_only_the_leader_does_not_hear_has_not_failed,
+        "the leader alone says that a member has failed",
+    ),
+    Mutation(
         "a cold start waits for those that still start",
         leading.Leading,
         "_name_candidates",

@@ -2240,6 +2240,25 @@ def test_a_rerun_does_not_wait_for_an_agent_that_nobody_alive_has_heard() -> Non
     assert not led(world).agent.state.open
 
 
+def test_a_member_that_only_the_leader_does_not_hear_has_not_failed() -> None:
+    """Its beats do not reach the leader (PUB may drop them), and all else does: the others hear it and do not agree, so
+    that it goes on getting its runs."""
+    world = grown(64, hosts=4)
+    leader = led(world)
+    unheard = follower(world, 2)
+    uid = put(world, "tick", tags={"at": str(unheard.number)})
+    world.lasts_us = SECOND_US // 2
+    world.hold = lambda source, target, message: (
+        source is unheard and target is leader and isinstance(message, messages.Heartbeat)
+    )
+    for _ in range(40):
+        world.run_for(0.1)
+        assert unheard.node_id not in leader.agent.membership.failed, "the leader alone says that a member has failed"
+    assert unheard.node_id in leader.agent.membership.suspects([unheard.node_id], leader.now().boot_us)
+    at_end(world)
+    assert {one.reason for one in runs_of(world, uid)} == {""}
+
+
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_after_a_cold_start_ticks_wait_for_those_that_still_start(comes_back: bool) -> None:
     """All machines were off. The leader has not heard the one that runs the job, so it does not know its tags: until it
