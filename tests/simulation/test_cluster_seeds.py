@@ -67,6 +67,7 @@ UNSCALED_US = {
     "meshcron.core.scheduler.RESEAT_STEP_US": "the same; what lies three hours ahead is for directed stories",
     "meshcron.core.catalog_outcomes.RETRY_DELAY_MAX_US": "a bound of what a job may ask for",
     "meshcron.core.catalog_cluster.FAR_WALL_US": "means never",
+    "meshcron.core.dispatch.LAST_US": "means after all others",
     "meshcron.core.pruning.DAY_US": "a day is one, whatever `history.days` says",
 }
 """Long times that stay as they are, and why."""
