@@ -47,7 +47,7 @@ def core_settings(
         local_token=local,
         priority=config.priority,
         eligible=config.voter == "auto",
-        form_at_once=made_key and not config.join,
+        form_at_once=made_key,
         expect=config.expect,
         timing=SLOW if config.timing == "slow" else LAN,
         version=__version__,

@@ -28,7 +28,7 @@ from meshcron.errors import DamagedStore, NoLeader, StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.messages import Call, Endpoint
 from meshcron.model import Token
-from meshcron.net.keys import FILE_NAME, ClusterKey, CurvePair, find_key
+from meshcron.net.keys import FILE_NAME, CurvePair, FoundKey, find_key
 from meshcron.reload import Reload
 from meshcron.rows import Loaded
 from meshcron.runtime import clock, markers, offline, others, set_aside
@@ -36,9 +36,11 @@ from meshcron.runtime.calls import ANSWER_BYTES_MAX, Answered
 from meshcron.runtime.credentials import (
     admin_token,
     invitation,
+    keep_key,
     local_token,
     new_key,
     random_id,
+    refuse_new_key,
     write_private,
 )
 from meshcron.runtime.driver import Driver, Passing
@@ -92,7 +94,6 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
 class Parts:
     """What an agent consists of, built and not yet started."""
 
-    key: ClusterKey
     local: Token
     endpoint: Endpoint
     processes: Processes
@@ -124,6 +125,7 @@ class Process:
         self._finish: Finish
         self._answering: Answering | None = None
         self._passing_secret = random_id()
+        self._key: FoundKey
         self._made_key = False
         self._invitation = ""
 
@@ -137,9 +139,11 @@ class Process:
         loop.add_signal_handler(signal.SIGHUP, self._reload.hang_up)
         try:
             self._store.directory.lock()
-            find_key(config.key_file, self._folder, os.environ)
+            found = self._found_key()
             secured = tls(config.tls_cert, config.tls_key) if config.tls_cert else None
             sockets = listen(config.http)
+            # Before node.json is there: a start that dies in between is still a first one, and not refused for its key.
+            self._key = found or self._new_key()
             try:
                 loaded = self._store.open(lambda: markers.drawn_identity(self._folder), adopt=config.adopt_data_dir)
             except DamagedStore as damage:
@@ -148,6 +152,7 @@ class Process:
             VOCABULARY.refuse_newer_disk(loaded)
             if markers.votes_elsewhere(self._folder, loaded):
                 return self._start_anew(sockets, "others vote in its cluster, which goes on without it")
+            keep_key(self._key, self._folder)
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
@@ -161,11 +166,9 @@ class Process:
         if known is None:
             raise damage
         self._store.directory.lock()  # what failed has let go of it
-        if (found := find_key(config.key_file, self._folder, os.environ)) is None:
-            raise DamagedStore(f"{damage} It cannot join anew by itself: it does not have the cluster key.")
         join = [(address.host, address.port) for address in config.join]
         interfaces = None if config.no_mdns else config.mdns_interface
-        leader = await others.leader_without(known, self._store.identity, found.key, join, interfaces)
+        leader = await others.leader_without(known, self._store.identity, self._key.key, join, interfaces)
         if not leader:
             raise DamagedStore(f"{damage} It cannot join anew by itself: nobody says that others lead its cluster.")
         return f"{what_of(damage)}; {leader} leads its cluster, which goes on without it"
@@ -203,7 +206,7 @@ class Process:
     # in order
 
     def _build(self, loaded: Loaded) -> Parts:
-        key, identity, wall_us = self._key(), self._store.identity, clock.wall_clock_us()
+        identity, wall_us = self._store.identity, clock.wall_clock_us()
         local = local_token(self._folder, identity.node_id, wall_us)
         driver: Driver
 
@@ -214,7 +217,7 @@ class Process:
             driver.persisted(n)
 
         processes, writer = self._processes(happened), self._writer(persisted)
-        mesh = self._mesh(key, writer)
+        mesh = self._mesh(writer)
         endpoint = mesh.open()
         agent = Agent(self._settings(loaded, local, wall_us, endpoint), loaded)
         housekeeping = self._housekeeping(agent, processes)
@@ -230,7 +233,6 @@ class Process:
             passing=self._passing,
         )
         return Parts(
-            key=key,
             local=local,
             endpoint=endpoint,
             processes=processes,
@@ -309,11 +311,11 @@ class Process:
             clock=clock.monotonic_seconds,
         )
 
-    def _mesh(self, key: ClusterKey, writer: Writer) -> Mesh:
+    def _mesh(self, writer: Writer) -> Mesh:
         identity = self._store.identity
         return Mesh(
             configured.place(self._config),
-            key,
+            self._key.key,
             CurvePair(identity.public_key.encode(), identity.secret_key.encode()),
             node_id=identity.node_id,
             session=self._store.start,
@@ -360,7 +362,7 @@ class Process:
 
     def _standing(self, parts: Parts) -> Standing:
         node_id, started_wall_us = self._store.identity.node_id, clock.wall_clock_us()
-        facts = configured.facts(self._config, node_id, parts.key.fingerprint, started_wall_us)
+        facts = configured.facts(self._config, node_id, self._key.key.fingerprint, started_wall_us)
         return Standing(parts.agent, facts, clock.now, parts.mesh.refused)
 
     def _api(self, parts: Parts, standing: Standing) -> Api:
@@ -392,16 +394,20 @@ class Process:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._config.http.host, self._config.http.host)
         return f"{'https' if self._config.tls_cert else 'http'}://{host}:{port}"
 
-    def _key(self) -> ClusterKey:
-        """The key this machine holds, or one made now: a first start without one works at once."""
+    def _found_key(self) -> FoundKey | None:
+        """The key this machine holds; None where a new one may be made. Raises StartRefused."""
         found = find_key(self._config.key_file, self._folder, os.environ)
-        if found is not None:
-            return found.key
-        key = new_key()
+        if found is None:
+            refuse_new_key(self._folder, joins=bool(self._config.join))
+        return found
+
+    def _new_key(self) -> FoundKey:
+        """A first start without one works at once."""
+        key, file = new_key(), self._folder / FILE_NAME
+        write_private(file, key.text + "\n")
         self._made_key = True
-        write_private(self._folder / FILE_NAME, key.text + "\n")
         self._invitation = invitation(key, self._folder, to_terminal=sys.stdout.isatty())
-        return key
+        return FoundKey(key, str(file))
 
 
 def recover(config: Config) -> str:

@@ -24,7 +24,8 @@ SHOW_KEYS = ("config", "data_dir", "key_file")
 def key() -> None:
     """Show or make the cluster key.
 
-    The key is the one secret that lets a machine join: MESHCRON_KEY, --key-file, or cluster.key in the data directory.
+    The key is the one secret that lets a machine join: MESHCRON_KEY, --key-file, /etc/meshcron/cluster.key, or
+    cluster.key in the data directory.
     """
 
 

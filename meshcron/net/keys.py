@@ -40,7 +40,7 @@ FINGERPRINT = "fingerprint"
 VARIABLE = "MESHCRON_KEY"
 SYSTEM_FILE = Path("/etc/meshcron/cluster.key")
 FILE_NAME = "cluster.key"
-"""In the data directory, made at a first start without a key."""
+"""In the data directory: the key made at a first start without one, or the one that MESHCRON_KEY gave."""
 
 FILE_BYTES_MAX = 4096
 """Of a key file: a key and some blank lines; a device or a disk image named by a slip is not read to its end."""
@@ -125,7 +125,7 @@ class FoundKey(NamedTuple):
 
 
 def find_key(key_file: Path | None, data_dir: Path, environment: Mapping[str, str]) -> FoundKey | None:
-    """The key this machine holds: MESHCRON_KEY, `key_file`, the system's file, or the one made at a first start.
+    """The key this machine holds: MESHCRON_KEY, `key_file`, the system's file, or the one kept in the data directory.
 
     None where there is none; the first of them that is there decides, so a wrong key is never passed over for
     another. Raises StartRefused for a key that is refused and for a file that is named and missing, or unreadable.
@@ -133,14 +133,15 @@ def find_key(key_file: Path | None, data_dir: Path, environment: Mapping[str, st
     if text := environment.get(VARIABLE, "").strip():
         return FoundKey(_parsed(text, VARIABLE), VARIABLE)
     if key_file is not None:
-        return FoundKey(_read(key_file), str(key_file))
+        return FoundKey(read_key(key_file), str(key_file))
     for file in (SYSTEM_FILE, data_dir / FILE_NAME):
         if file.exists():
-            return FoundKey(_read(file), str(file))
+            return FoundKey(read_key(file), str(file))
     return None
 
 
-def _read(file: Path) -> ClusterKey:
+def read_key(file: Path) -> ClusterKey:
+    """The key in a file. Raises StartRefused for one that is refused, missing or unreadable."""
     try:
         with file.open("rb") as stream:
             return _parsed(stream.read(FILE_BYTES_MAX).decode(), str(file))

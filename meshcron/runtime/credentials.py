@@ -1,5 +1,5 @@
 """What a fresh agent draws: who it is, its key, and the tokens for its operator and for the command line on its own
-machine (API.md, Who may)."""
+machine (API.md, Who may). And what it keeps of a key that it was given."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import secrets
 import shlex
 from pathlib import Path
 
+import structlog
+
+from meshcron.errors import StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.model import Token
-from meshcron.net.keys import ClusterKey, new_curve_pair
+from meshcron.net.keys import FILE_NAME, SYSTEM_FILE, VARIABLE, ClusterKey, FoundKey, new_curve_pair, read_key
 from meshcron.runtime import clock
-from meshcron.store.directory import Identity
+from meshcron.store.directory import NODE_FILE, Identity
 
 ADMIN_FILE = "admin.token"
 TOKEN_BYTES = 32
+
+log = structlog.get_logger("meshcron")
 
 
 def local_token(folder: Path, node_id: str, wall_us: int) -> Token:
@@ -46,6 +51,43 @@ def random_id() -> str:
 def new_key() -> ClusterKey:
     """A fresh cluster key."""
     return ClusterKey(secrets.token_bytes(32))
+
+
+def refuse_new_key(folder: Path, *, joins: bool) -> None:
+    """With a new key an agent would be alone for good, and say "ready". Raises StartRefused where others have one: this
+    agent was started before, or `joins` what is there."""
+    if joins:
+        why = "`join` names a cluster, and its key is not here"
+    elif (folder / NODE_FILE).exists():
+        why = f"{folder} is that of an agent which has a cluster, and its key is not here"
+    else:
+        return
+    raise StartRefused(
+        f"{why}: put it into {SYSTEM_FILE} (mode 0600), or set {VARIABLE}; "
+        "`meshcron key show --secret` prints it on another machine"
+    )
+
+
+def keep_key(found: FoundKey, folder: Path) -> None:
+    """The next start finds a key that MESHCRON_KEY gave, without the variable. Another one that is kept already stays,
+    and a line of the log says which of the two counts. Raises OSError."""
+    file = folder / FILE_NAME
+    if file.exists():
+        if not _holds(file, found.key):
+            log.warning(
+                "the cluster key that was given counts, not the other one that is kept: take the wrong one away",
+                given=found.source,
+                kept=str(file),
+            )
+    elif found.source == VARIABLE:
+        write_private(file, found.key.text + "\n")
+
+
+def _holds(file: Path, key: ClusterKey) -> bool:
+    try:
+        return read_key(file) == key
+    except StartRefused:
+        return False
 
 
 def new_identity() -> Identity:

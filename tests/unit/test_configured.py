@@ -58,13 +58,10 @@ def test_words_become_what_they_mean(flags: dict[str, object], eligible: bool, t
     assert (settings.eligible, settings.timing) == (eligible, timing)
 
 
-@pytest.mark.parametrize(
-    ("flags", "made_key", "at_once"),
-    [({}, True, True), ({}, False, False), ({"join": ("192.0.2.9",)}, True, False)],
-)
-def test_only_the_first_agent_of_a_key_forms_at_once(flags: dict[str, object], made_key: bool, at_once: bool) -> None:
-    """Nobody else can be there yet; who was told where others are looks first."""
-    assert core_of(told(**flags), made_key=made_key).form_at_once is at_once
+@pytest.mark.parametrize("made_key", [True, False])
+def test_only_the_first_agent_of_a_key_forms_at_once(made_key: bool) -> None:
+    """Nobody else can be there yet."""
+    assert core_of(told(), made_key=made_key).form_at_once is made_key
 
 
 def test_the_mesh_learns_where_to_listen_and_look() -> None:

@@ -16,10 +16,11 @@ def config(folder: Path) -> Config:
 
 
 def test_only_a_key_made_now_invites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first start makes one; the second finds it, and says nothing more."""
+    """A first start finds none and makes one; the second finds it."""
     monkeypatch.delenv("MESHCRON_KEY", raising=False)
     monkeypatch.setattr(keys, "SYSTEM_FILE", tmp_path / "none")
     first, second = (Process(config(tmp_path), lambda: config(tmp_path)) for _ in range(2))
-    assert first._key() == second._key()
+    assert first._found_key() is None
+    made = first._new_key()
     assert "another machine" in first._invitation
-    assert second._invitation == ""
+    assert second._found_key() == made == (made.key, str(tmp_path / "cluster.key"))

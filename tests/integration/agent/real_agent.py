@@ -141,13 +141,13 @@ class RealAgent:
         words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
-    def start(self, *flags: str) -> None:
+    def start(self, *flags: str, **variables: str) -> None:
         """Start it and wait until it answers."""
         (self.folder / "agent.json").unlink(missing_ok=True)
         words = ["up", "--data-dir", str(self.folder), *LOOPBACK, *self.flags, *flags]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshcron", *words], env=environment(), stdout=log, stderr=log
+                [sys.executable, "-m", "meshcron", *words], env=environment(**variables), stdout=log, stderr=log
             )
         wait_for(lambda: not self.running or (self.folder / "agent.json").exists(), "the agent's start")
         assert self.running, self.log

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshcron.runtime.credentials import new_key
 from tests.integration.agent.real_agent import RealAgent, wait_for
 from tests.unit.api.api_client import Client
 
@@ -92,7 +93,7 @@ def test_another_key_stays_outside_and_both_say_so(agent: RealAgent, tmp_path: P
     what is wrong, however often it tries."""
     before = refused(agent, "gate", "handshake")
     stranger = joined(agent, tmp_path / "stranger")
-    stranger.start()
+    stranger.start(MESHCRON_KEY=new_key().text)
     try:
         wait_for(lambda: stranger.client("GET", "/ready").status == 200, "a cluster of its own")
         wait_for(lambda: refused(stranger, "own_knock", "another_key") >= 3, "three knocks")

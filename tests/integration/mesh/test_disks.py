@@ -102,17 +102,14 @@ def test_a_damaged_voter_is_refused_where_nobody_says_that_others_lead(cluster: 
     file = flip_the_database(hurt.folder)
     (hurt.folder / "agent.json").unlink()
     before = contents(hurt.folder)
-    for reason, words in (
-        ("it does not have the cluster key", ()),
-        ("nobody says that others lead its cluster", ("--key-file", cluster.key_file)),
-        ("nobody says that others lead its cluster", ("--key-file", cluster.key_file)),
-    ):
-        line = refusal(hurt.folder, *words)
+    assert "its key is not here" in refusal(hurt.folder)
+    for _ in range(2):
+        line = refusal(hurt.folder, "--key-file", cluster.key_file)
         assert line.startswith(f"{file}: ")
         assert "`meshcron recover --salvage` sets the damaged files aside" in line
-        assert f"It cannot join anew by itself: {reason}" in line
+        assert "It cannot join anew by itself: nobody says that others lead its cluster" in line
         assert contents(hurt.folder) == before
-        if words and not beside.running:
+        if not beside.running:
             beside.start()
     third.start()
     wait_for(lambda: beside.leader_name in {beside.name, third.name}, "a leader without it")

@@ -1,4 +1,4 @@
-"""The tokens in the data directory: made once, private, and only their hash leaves them."""
+"""The tokens and the key in the data directory: made once, private; of a token only its hash leaves it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from meshcron.net.keys import ClusterKey
-from meshcron.runtime.credentials import admin_token, invitation, local_token, new_key, random_id, write_private
+from meshcron.errors import StartRefused
+from meshcron.net.keys import ClusterKey, FoundKey, read_key
+from meshcron.runtime.credentials import (
+    admin_token,
+    invitation,
+    keep_key,
+    local_token,
+    new_key,
+    random_id,
+    refuse_new_key,
+    write_private,
+)
 
 NODE = "0123456789abcdef" * 2
 OTHER = "f" * 32
@@ -95,3 +106,37 @@ def test_the_invitation_shows_the_key_to_people_only(tmp_path: Path) -> None:
     told = invitation(key, tmp_path / "a b", to_terminal=False)
     assert key.text not in told
     assert told.endswith(f"meshcron key show --secret --data-dir '{tmp_path}/a b'")
+
+
+def test_a_key_out_of_the_environment_is_kept(tmp_path: Path) -> None:
+    """For its owner alone, where none is kept; one that lies in a file already is not copied."""
+    key, file = new_key(), tmp_path / "cluster.key"
+    keep_key(FoundKey(key, "/etc/meshcron/cluster.key"), tmp_path)
+    assert not file.exists()
+    keep_key(FoundKey(key, "MESHCRON_KEY"), tmp_path)
+    assert read_key(file) == key
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_kept_key_stays_as_it_is(tmp_path: Path) -> None:
+    """The same one is no news; of another one, or of what is none, a line says that what was given counts."""
+    key, file = new_key(), tmp_path / "cluster.key"
+    for kept, told in ((key.text, 0), (new_key().text, 1), ("mk1-", 1)):
+        file.write_text(kept)
+        with capture_logs() as lines:
+            keep_key(FoundKey(key, "MESHCRON_KEY"), tmp_path)
+        assert file.read_text() == kept
+        assert [(one["given"], one["kept"]) for one in lines] == [("MESHCRON_KEY", str(file))] * told
+        assert key.text not in str(lines)
+
+
+@pytest.mark.parametrize(("joins", "started", "why"), [(True, False, "`join` names"), (False, True, "is that of an")])
+def test_a_key_that_others_have_is_not_made_anew(tmp_path: Path, joins: bool, started: bool, why: str) -> None:
+    """Nor for an agent that has been started: the refusal says where the right one is to be had, and to be put."""
+    refuse_new_key(tmp_path, joins=False)
+    if started:
+        (tmp_path / "node.json").touch()
+    with pytest.raises(StartRefused, match=why) as refused:
+        refuse_new_key(tmp_path, joins=joins)
+    for remedy in ("/etc/meshcron/cluster.key (mode 0600)", "MESHCRON_KEY", "meshcron key show --secret"):
+        assert remedy in str(refused.value)
