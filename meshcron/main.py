@@ -259,7 +259,7 @@ class Process:
 
         def reachable() -> None:
             self._finish.listen()
-            announce(self._folder, self._config.name, node_id, url, parts.endpoint)
+            announce(self._folder, self._config.name, node_id, url, parts.endpoint, self._key)
 
         readiness = Readiness(self._folder, parts.agent, parts.driver, standing, parts.local)
         await readiness.wait(self._finish, reachable)

@@ -1,9 +1,11 @@
-"""Commands about the cluster key: key show, key new. They read and write this machine's files and ask no agent."""
+"""Commands about the cluster key: key show, key new. They read and write this machine's files and ask no agent: one
+that runs has written down which key it has."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import click
 from meshcron import config
 from meshcron.cli.agent import load, option
 from meshcron.cli.failures import NOT_FOUND, USAGE, Failure
+from meshcron.cli.local import Record, recorded
 from meshcron.cli.options import prints
 from meshcron.cli.screen import Screen
-from meshcron.net.keys import SECRET_BYTES, ClusterKey, find_key
+from meshcron.net.keys import SECRET_BYTES, VARIABLE, ClusterKey, FoundKey, find_key
 
 SHOW_KEYS = ("config", "data_dir", "key_file")
 """What says where the key lies."""
@@ -33,12 +36,16 @@ def key() -> None:
 @click.option("--secret", is_flag=True, help="Print the key itself, and nothing else.")
 @prints
 def show(screen: Screen, /, secret: bool, **flags: Any) -> None:
-    """Show the fingerprint of this machine's cluster key."""
+    """Show the fingerprint of this machine's cluster key.
+
+    It is looked for as a start does. Refused where the agent that runs here has another one.
+    """
     settings = load(flags)
     found = find_key(settings.key_file, settings.data_dir, os.environ)
+    _refuse_another(found, recorded(settings.data_dir))
     if found is None:
         raise Failure(
-            f'no cluster key in {settings.data_dir}; "meshcron up" makes one, "meshcron key new" too', NOT_FOUND
+            f'no cluster key in {settings.data_dir}; a first "meshcron up" makes one, "meshcron key new" too', NOT_FOUND
         )
     if screen.as_json:
         more = {"key": found.key.text} if secret else {}
@@ -47,6 +54,22 @@ def show(screen: Screen, /, secret: bool, **flags: Any) -> None:
         screen.line(found.key.text)
     else:
         screen.fields([("fingerprint", found.key.fingerprint), ("read from", found.source)])
+
+
+def _refuse_another(found: FoundKey | None, agent: Record) -> None:
+    """A machine that were given it would find nobody. Raises Failure where the living agent has another key."""
+    ours = found.key.fingerprint if found else ""
+    if not agent.runs or not agent.fingerprint or ours == agent.fingerprint:
+        return
+    what = f"{found.source} holds another key ({ours})" if found else f"no cluster key in {agent.folder}"
+    if agent.key_from == VARIABLE:
+        remedy = f"it was started with {VARIABLE}: set it to that key, or ask another machine"
+    elif found and Path(found.source).absolute() == Path(agent.key_from):
+        remedy = "the file was changed since its start: ask another machine"
+    else:
+        unset = f"unset {VARIABLE}; " if found and found.source == VARIABLE else ""
+        remedy = f"{unset}meshcron key show --key-file {shlex.quote(agent.key_from)}"
+    raise Failure(f"{what}, and the agent that runs here has {agent.fingerprint}; {remedy}", NOT_FOUND)
 
 
 @key.command()

@@ -43,6 +43,10 @@ class Record(NamedTuple):
     folder: Path
     url: str = ""
     pid: int = 0
+    fingerprint: str = ""
+    """Of its cluster key; "" = an older agent, which does not say."""
+    key_from: str = ""
+    """Where it found that key: a path, or a variable's name."""
 
     @property
     def runs(self) -> bool:
@@ -68,12 +72,12 @@ def find(given: Given) -> Endpoint:
     unreadable token file.
     """
     asked = given.url or given.environment.get("MESHCRON_URL", "").strip()
-    url = _checked_url(asked) if asked else _recorded(data_dir(given)).url or URL_DEFAULT
+    url = _checked_url(asked) if asked else recorded(data_dir(given)).url or URL_DEFAULT
     if given.token_file is not None:
         return Endpoint(url, _token(given.token_file))
     if token := given.environment.get("MESHCRON_TOKEN", "").strip():
         return Endpoint(url, _one_word(token, "MESHCRON_TOKEN"))
-    return _with_local_token(url, _recorded(data_dir(given)))
+    return _with_local_token(url, recorded(data_dir(given)))
 
 
 def data_dir(given: Given) -> Path:
@@ -92,7 +96,7 @@ def data_dir(given: Given) -> Path:
     return mine if mine.exists() else config.ROOT_DATA_DIR
 
 
-def _recorded(folder: Path) -> Record:
+def recorded(folder: Path) -> Record:
     """What there is of an agent.json: a half-written or foreign one is as none."""
     try:
         record = json.loads((folder / AGENT_FILE).read_text(encoding="utf-8"))
@@ -102,7 +106,7 @@ def _recorded(folder: Path) -> Record:
     if parts.hostname in EVERY_INTERFACE:
         host = EVERY_INTERFACE[parts.hostname]
         parts = parts._replace(netloc=f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}")
-    return Record(folder, parts.geturl(), pid)
+    return Record(folder, parts.geturl(), pid, str(record.get("fingerprint", "")), str(record.get("key_from", "")))
 
 
 def _checked_url(text: str) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from meshcron.files import AGENT_FILE
 from meshcron.messages import Endpoint
+from meshcron.net.keys import VARIABLE, FoundKey
 from meshcron.runtime.credentials import write_private
 
 
-def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint) -> None:
-    """This process is the agent of this folder. `url`: of its API. Raises OSError."""
+def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint, key: FoundKey) -> None:
+    """This process is the agent of this folder. `url`: of its API. `key`: only what may be shown of it is written, and
+    where it came from. Raises OSError."""
     record: Mapping[str, object] = {
         "pid": os.getpid(),
         "name": name,
@@ -22,6 +24,8 @@ def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint
         "gate_port": endpoint.gate_port,
         "mesh_port": endpoint.mesh_port,
         "pub_port": endpoint.pub_port,
+        "fingerprint": key.key.fingerprint,
+        "key_from": VARIABLE if key.source == VARIABLE else str(Path(key.source).absolute()),
     }
     write_private(folder / AGENT_FILE, json.dumps(record, indent=2) + "\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshcron.net import keys
-from meshcron.net.keys import parse_key
+from meshcron.net.keys import ClusterKey, parse_key
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,52 @@ def test_the_environment_beats_the_file_beats_the_folder(cli: Any, tmp_path: Pat
     assert cli(*show, *named, env={"MESHCRON_KEY": texts["variable"]}).stdout.strip() == texts["variable"]
     assert cli(*show, *named).stdout.strip() == texts["file"]
     assert cli(*show, *folder).stdout.strip() == texts["folder"]
+
+
+def an_agent(folder: Path, key: ClusterKey, key_from: str, pid: int) -> None:
+    """What one that runs, with this process id, has written down."""
+    record = {"pid": pid, "url": "http://127.0.0.1:1", "fingerprint": key.fingerprint, "key_from": key_from}
+    (folder / "agent.json").write_text(json.dumps(record), encoding="ascii")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_agent_that_runs_has_another_key(cli: Any, tmp_path: Path, kept: bool) -> None:
+    """Whoever got this one could not join: code 3, both fingerprints, and where the right one is. That shows it."""
+    dead, right = (parse_key(cli("key", "new").stdout) for _ in range(2))
+    file = tmp_path / "a b.key"
+    file.write_text(right.text, encoding="ascii")
+    if kept:
+        (tmp_path / "cluster.key").write_text(dead.text, encoding="ascii")
+    an_agent(tmp_path, right, str(file), os.getpid())
+    show = ("key", "show", "--secret", "--data-dir", str(tmp_path))
+    result = cli(*show)
+    assert (result.exit_code, result.stdout) == (3, "")
+    what = f"{tmp_path}/cluster.key holds another key ({dead.fingerprint})" if kept else f"no cluster key in {tmp_path}"
+    said = f"{what}, and the agent that runs here has {right.fingerprint}; "
+    assert result.stderr == f"meshcron: {said}meshcron key show --key-file '{file}'\n"
+    by_variable = cli(*show, "--key-file", str(file), env={"MESHCRON_KEY": dead.text})
+    assert by_variable.stderr.endswith(f"; unset MESHCRON_KEY; meshcron key show --key-file '{file}'\n")
+    assert cli(*show, "--key-file", str(file)).stdout.strip() == right.text
+
+
+def test_the_agent_that_runs_got_its_key_otherwise(cli: Any, tmp_path: Path) -> None:
+    """By the variable, or by a file that holds another one by now: there is no place to name."""
+    old, new = (parse_key(cli("key", "new").stdout) for _ in range(2))
+    file = tmp_path / "cluster.key"
+    file.write_text(new.text, encoding="ascii")
+    for key_from, why in (("MESHCRON_KEY", "it was started with MESHCRON_KEY"), (str(file), "the file was changed")):
+        an_agent(tmp_path, old, key_from, os.getpid())
+        result = cli("key", "show", "--data-dir", str(tmp_path))
+        assert result.exit_code == 3
+        assert why in result.stderr
+
+
+def test_an_agent_that_runs_no_more_is_not_asked(cli: Any, tmp_path: Path) -> None:
+    """What it left behind says nothing about the next start."""
+    old, new = (parse_key(cli("key", "new").stdout) for _ in range(2))
+    (tmp_path / "cluster.key").write_text(new.text, encoding="ascii")
+    an_agent(tmp_path, old, "MESHCRON_KEY", 2**22)
+    assert cli("key", "show", "--secret", "--data-dir", str(tmp_path)).stdout.strip() == new.text
 
 
 def test_without_a_key(cli: Any, tmp_path: Path) -> None:
