@@ -52,6 +52,7 @@ def status(client: Client, screen: Screen) -> None:
     )
     for warning in mesh.get("warnings", []):
         screen.warning(warning)
+    _hint_at_a_third(screen, members)
 
 
 def _census(members: list[Member]) -> str:
@@ -60,6 +61,17 @@ def _census(members: list[Member]) -> str:
     voters = sum(bool(member.get("voter")) for member in members)
     states = [f"{count} {word}" for word, count in counts.items() if count]
     return f"{len(members)} ({', '.join(states)}; {voters} {'voter' if voters == 1 else 'voters'})"
+
+
+def _hint_at_a_third(screen: Screen, members: list[Member]) -> None:
+    """Two look safe and are not: one of them has the only vote."""
+    voters = [member["Name"] for member in members if member.get("voter")]
+    leaving = any(_state(member) == "leaving" for member in members)
+    if len(members) == 2 and len(voters) == 1 and not leaving:
+        screen.aside(
+            f'two agents, and only "{voters[0]}" votes: while it is down the other one starts nothing new; '
+            "with a third agent any one may die"
+        )
 
 
 def why_not_ready(client: Client) -> str:
@@ -139,6 +151,7 @@ def _list(client: Client, screen: Screen) -> None:
         screen.aside(
             'one agent only: start "meshcron up" with the same key on the next machine (meshcron key show --secret)'
         )
+    _hint_at_a_third(screen, found)
 
 
 def _row(member: Member) -> tuple[object, ...]:

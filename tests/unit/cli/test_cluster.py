@@ -107,3 +107,16 @@ def test_a_lonely_agent_is_told_how_to_get_company(cli: Any) -> None:
     result = cli("members")
     assert "one agent only" in result.stderr
     assert "meshcron key show --secret" in result.stderr
+
+
+def test_two_agents_with_one_vote_are_told_of_a_third(cli: Any, agent: Any) -> None:
+    """They look safe. One short line on stderr, which a program never sees; none where no agent or two vote,
+    or where one is about to go."""
+    said = 'two agents, and only "one" votes: while it is down the other one starts nothing new; with a third agent'
+    for votes, told in (((True, False), 1), ((True, True), 0), ((False, False), 0), ((True, False, False), 0)):
+        agent.members = [member(name, voter=vote) for name, vote in zip(("one", "two", "three"), votes, strict=False)]
+        for command in ("status", "members"):
+            assert cli(command).stderr.count(said) == told
+            assert cli(command, "--json").stderr == ""
+    agent.members = [member("one"), member("two", Status=2, voter=False)]
+    assert said not in cli("members").stderr
