@@ -135,7 +135,8 @@ def _left(screen: Screen, answer: Member) -> None:
     if screen.as_json:
         screen.data(answer)
         return
-    screen.line(f'{answer["name"]} is leaving; once it is gone from "meshcron members", end its agent there')
+    name = answer["name"]  # cut off once it is gone, it is the last to hear of that
+    screen.line(f'{name} is leaving; once it is gone from "meshcron members" on another machine, end its agent')
 
 
 def _list(client: Client, screen: Screen) -> None:

@@ -130,6 +130,18 @@ def test_readme_names_what_is_there() -> None:
         assert variable in {key.variable for key in KEYS.values()} | {"MESHCRON_KEY", "MESHCRON_SEEDS"}
 
 
+def test_whoever_leaves_hands_over_first() -> None:
+    """Switched off, one of two machines may take the only vote along."""
+    text = (ROOT / "README.md").read_text()
+    steps = [line.split(" #")[0].strip() for line in text.partition("## How to leave\n\n```bash\n")[2].splitlines()[:5]]
+    assert steps[:4] == [
+        "meshcron leave",
+        "meshcron members",
+        "meshcron ls --json > jobs.json",
+        "systemctl disable --now meshcron",
+    ]
+
+
 def test_promise_is_in_the_readme() -> None:
     """P1 to P6, each with how it is tested."""
     assert re.findall(r"^\| \*\*(P\d)", (ROOT / "README.md").read_text(), re.MULTILINE) == [

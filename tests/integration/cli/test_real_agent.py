@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,6 +274,29 @@ def test_one_writes_out_a_tag_that_selects(cli: Cli) -> None:
     """`--one` names a tag that the agent really has: the job runs."""
     add(cli, "single", "--one", command="true")
     assert cli("run", "single", "--wait").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_jobs_are_saved_and_loaded_again(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    """As docs/CLI.md says it, twice; a child's name comes before its parents', here of two generations."""
+    more = ("--env", "B=x, y", "--tz", "Europe/Berlin", "--timeout", "5m", "--disabled", "--tag", "role=web:1")
+    add(cli, "saved-c", *more, command="echo '$A \\ ü'", schedule="0 3 * * *")
+    add(cli, "saved-b", "--parent", "saved-c", "--when", "always", command="true")
+    add(cli, "saved-a", "--parent", "saved-b", command="true")
+    names = ("saved-a", "saved-b", "saved-c")
+    saved = cli("ls", "saved-", "--json").stdout
+    (tmp_path / "jobs.json").write_text(saved, encoding="utf-8")
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    assert cli("rm", *names).returncode == 0
+    assert cli("ls", "saved-", "--json").stdout == "[]\n"
+    [block] = re.findall(r"```bash\n(python3 .*?)```", (ROOT / "docs/CLI.md").read_text(encoding="utf-8"), re.DOTALL)
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-c", block], cwd=tmp_path, env=environment(folder), capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("", "")
+        assert cli("ls", "saved-", "--json").stdout == saved
+    assert cli("rm", *names).returncode == 0
 
 
 def test_no_agent(cli: Cli, tmp_path: Path) -> None:

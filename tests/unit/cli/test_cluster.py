@@ -120,3 +120,12 @@ def test_two_agents_with_one_vote_are_told_of_a_third(cli: Any, agent: Any) -> N
             assert cli(command, "--json").stderr == ""
     agent.members = [member("one"), member("two", Status=2, voter=False)]
     assert said not in cli("members").stderr
+
+
+def test_who_leaves_is_told_to_ask_the_others(cli: Any, agent: Any) -> None:
+    """Removed, an agent hears of nothing any more, and shows itself as leaving for ever."""
+    reply = type("R", (), {"status": 200, "value": {"name": "two"}, "headers": {}})
+    agent.will_answer("POST", "/v1/leave", reply())
+    agent.will_answer("DELETE", "/v1/members/two", reply())
+    said = 'two is leaving; once it is gone from "meshcron members" on another machine, end its agent\n'
+    assert cli("leave").stdout == cli("members", "rm", "two").stdout == said
