@@ -178,6 +178,32 @@ def test_url_and_token_of_the_environment_win(agent: Agent, data_dir: Path) -> N
 
 
 @needs_curl
+def test_of_two_agents_it_is_said_which_is_asked(agent: Agent, data_dir: Path, tmp_path: Path) -> None:
+    """The checkout's quickstart runs beside the user's own: the answer comes from the first, and stderr names both. Who
+    has said which one, or has only one, is told nothing."""
+    script = tmp_path / "scripts/api"
+    script.parent.mkdir()
+    shutil.copy(SCRIPTS / "api", script)
+    state, quickstart = tmp_path / "state/meshcron", tmp_path / ".meshcron/one"
+    state.mkdir(parents=True)
+    shutil.copy(data_dir / "agent.json", state)
+    shutil.copy(data_dir / "local.token", state)
+
+    def said(**env: str | Path) -> str:
+        done = run(str(script), "GET", "/v1/jobs", XDG_STATE_HOME=state.parent, **env)
+        assert (done.returncode, done.stdout) == (0, agent.answer)
+        return done.stderr
+
+    line = f"asking the agent of {quickstart}; another one: MESHCRON_DATA_DIR={state}\n"
+    assert line not in said()
+    quickstart.mkdir(parents=True)
+    shutil.copy(data_dir / "agent.json", quickstart)
+    assert line in said()
+    assert [asked[2] for asked in agent.asked] == [f"Bearer {TOKEN}", ""]  # the first has no token here
+    assert said(MESHCRON_DATA_DIR=state) == said(MESHCRON_URL=agent.url) == ""
+
+
+@needs_curl
 def test_escaped_slashes_of_agent_json_are_read(agent: Agent, data_dir: Path) -> None:
     """An escaped slash means the same in JSON."""
     (data_dir / "agent.json").write_text(json.dumps({"url": agent.url}).replace("/", "\\/"))
