@@ -204,12 +204,18 @@ def token_form(body: JsonObject) -> TokenForm:
             raise InvalidRequest(key, "is missing", "a name and one of " + ", ".join(ROLES))
     if "expires_at" in given and "expires_in" in given:
         raise InvalidRequest("expires_in", "stands beside expires_at", "send one of the two")
+    expires_in_us = fields.duration(given.get("expires_in", 0), "expires_in")
+    if "expires_in" in given and not expires_in_us:
+        # 0 is never here: whoever asks for no time at all must not get a key for all time.
+        raise InvalidRequest(
+            "expires_in", "is no time at all", "such as 90d; leave it out for a token that never expires"
+        )
     role: Any = fields.choice(*ROLES)(given["role"], "role")
     return TokenForm(
         name=fields.name(given["name"], "name"),
         role=role,
         expires_wall_us=fields.instant(given.get("expires_at", ""), "expires_at"),
-        expires_in_us=fields.duration(given.get("expires_in", 0), "expires_in"),
+        expires_in_us=expires_in_us,
     )
 
 

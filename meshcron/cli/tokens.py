@@ -55,7 +55,7 @@ def list_(client: Client, screen: Screen) -> None:
 def add(client: Client, screen: Screen, name: str, role: str, expires_in: str | None) -> None:
     """Make a token and print its secret, this once."""
     asked = {"name": name, "role": role, "expires_in": expires_in}
-    made: Token = client.call("POST", url_path("tokens"), body={k: v for k, v in asked.items() if v}).value
+    made: Token = client.call("POST", url_path("tokens"), body={k: v for k, v in asked.items() if v is not None}).value
     if "token" not in made:  # a repeated request is answered with the first one's token, never with its secret
         lost = f'token "{name}" was made but its secret was lost on the way'
         raise Failure(f"{lost}; meshcron token rm {name}, then add it again", JOB_FAILED)

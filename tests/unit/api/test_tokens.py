@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from meshcron.api.auth import token_hash
 from meshcron.commands import PutToken
 from meshcron.model import SECOND_US
@@ -39,6 +41,15 @@ def test_expiry_at_an_instant(admin: Client, cluster: FakeCluster) -> None:
     assert Client(admin.port, secret)("GET", "/v1/jobs").status == 401
     answer = admin("POST", "/v1/tokens", {**body, "name": "late"})
     assert (answer.status, answer.error["field"]) == (400, "expires_at")
+
+
+@pytest.mark.parametrize("nothing", [0, "0s", "0d", "", "0"])
+def test_a_token_for_no_time_is_refused(admin: Client, cluster: FakeCluster, nothing: object) -> None:
+    """It was made, and never expired."""
+    answer = admin("POST", "/v1/tokens", {"name": "ci", "role": "viewer", "expires_in": nothing})
+    assert (answer.status, answer.error["field"]) == (400, "expires_in")
+    assert answer.error["hint"] == "such as 90d; leave it out for a token that never expires"
+    assert not cluster.commands
 
 
 def test_name_in_use(admin: Client) -> None:

@@ -34,6 +34,12 @@ def test_the_default_role_is_the_weakest(cli: Any, agent: Any) -> None:
     assert agent.requests[-1].body == {"name": "ci", "role": "viewer"}
 
 
+def test_an_empty_expiry_is_sent_as_it_is(cli: Any, agent: Any) -> None:
+    """A script's unset variable: the agent refuses it, where leaving it out would make a key for all time."""
+    cli("token", "add", "ci", "--expires", "")
+    assert agent.requests[-1].body == {"name": "ci", "role": "viewer", "expires_in": ""}
+
+
 def test_list_and_rm_by_name_and_id(cli: Any, agent: Any) -> None:
     """Tokens are named by either; a removed one is gone from the list."""
     cli("token", "add", "ci", "--role", "admin")
