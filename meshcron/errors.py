@@ -129,6 +129,13 @@ class NoLeader(MeshcronError):
     code = "no_leader"
 
 
+class RefusedByMembers(NoLeader):
+    """The members do not let this agent in, or know it no more: there is no leader for it until somebody does what the
+    text says. Nothing was stored."""
+
+    code = "refused_by_members"
+
+
 class OutcomeUnknown(MeshcronError):
     """A write was proposed and not seen committed in time. It may or may not take effect; repeating it with the same
     `Idempotency-Key` is safe."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from meshcron.core.effects import Alarm, Knock
+from meshcron.core.effects import Knock
 from meshcron.core.turn import Turn
 from meshcron.messages import Hello, Profile, Refused, Wait
 from meshcron.model import SECOND_US, Instant
@@ -176,9 +176,9 @@ class Admission:
         return Wait(profile, "", "looking for a cluster too")
 
 
-def refused(message: Refused, turn: Turn) -> None:
-    """A gate sent us away: a person has to act."""
-    turn.at_once(Alarm("refused", f"a member refuses this agent: {message.why}"))
+def refusal_text(message: Refused) -> str:
+    """A gate sent us away: what is told to the person who has to act."""
+    return f"a member refuses this agent: {message.why}"
 
 
 def meets(ours: str, our_virgin: bool, theirs: str, their_virgin: bool) -> Literal["stay", "dissolve", "alarm"]:

@@ -152,6 +152,11 @@ class Agent:
         return self.known.endpoint
 
     @property
+    def refused(self) -> str:
+        """Why a member refuses this agent, "" while none does, or while a leader is heard."""
+        return self._gate.refused
+
+    @property
     def is_copy(self) -> bool:
         """Another start of this data directory lives, and was there first: this agent ends."""
         return self._gate.is_copy

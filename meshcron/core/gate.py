@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshcron import messages
-from meshcron.core.admission import Admission, refused
+from meshcron.core.admission import Admission, refusal_text
 from meshcron.core.copies import Copies, refusal
-from meshcron.core.effects import Halt, Knock, Send
+from meshcron.core.effects import Alarm, Halt, Knock, Send
 from meshcron.core.encounters import Encounters
 from meshcron.core.events import KnockAnswered
 from meshcron.core.known_members import KnownMembers
@@ -71,6 +71,9 @@ class Gate:
         self._copies = Copies(settings.node_id, settings.session, settings.start_id, membership, settings.timing)
         self.is_copy = False
         """Another start of this data directory lives, and was there first: this agent ends."""
+        self.refused = ""
+        """Why a member refuses this agent, "" while none does, or while a leader is heard: one that lags behind refuses
+        a member of whom it has not heard yet."""
         self._refused_boot_us = 0
         self._led_boot_us = 0
         """When a leader was last heard that says it is one."""
@@ -89,6 +92,7 @@ class Gate:
         """Time has passed."""
         if self._hears_leader(turn.now):
             self._led_boot_us = turn.now.boot_us
+            self.refused = ""
         self._consider_forming(turn)
         self._knock(turn)
 
@@ -285,6 +289,7 @@ class Gate:
             self._runner.enter(welcome.cluster, welcome.generation, turn)
         if welcome.generation < self._runner.fence.generation:
             return
+        self.refused = ""
         self._known.learn_endpoint(welcome.profile.node_id, welcome.profile.endpoint)
         news = messages.RosterNews(
             fence=Fence(), cluster=welcome.cluster, roster_index=welcome.roster_index, members=welcome.members
@@ -308,6 +313,8 @@ class Gate:
             turn.at_once(Halt(no.why))
         elif cluster and no.cluster == cluster and no.generation > self._runner.fence.generation:
             self._encounters.outlived(no.generation, turn, expelled=True)
-        elif turn.now.boot_us >= self._refused_boot_us:
-            self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US
-            refused(no, turn)
+        else:
+            self.refused = "" if self._hears_leader(turn.now) else refusal_text(no)
+            if turn.now.boot_us >= self._refused_boot_us:
+                self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US
+                turn.at_once(Alarm("refused", refusal_text(no)))

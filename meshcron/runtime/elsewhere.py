@@ -13,7 +13,7 @@ from http import HTTPStatus
 import structlog
 
 from meshcron.core.agent import Agent
-from meshcron.errors import NoLeader, OutcomeUnknown
+from meshcron.errors import NoLeader, OutcomeUnknown, RefusedByMembers
 from meshcron.messages import Call
 from meshcron.model import Execution
 from meshcron.runtime.calls import OUTPUT, READS, Answered, Calls, unavailable
@@ -78,9 +78,11 @@ class OtherAgents:
         return self._agent.holds_log
 
     def where(self) -> str:
-        """Node id of the leader, "" = this agent. Raises NoLeader."""
+        """Node id of the leader, "" = this agent. Raises NoLeader, RefusedByMembers."""
         if self._agent.leading:
             return ""
+        if self._agent.refused:
+            raise RefusedByMembers(self._agent.refused)
         leader = self._agent.leader
         if not leader or leader == self._node_id:
             raise NoLeader("no leader at the moment; try again")

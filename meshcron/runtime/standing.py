@@ -119,6 +119,8 @@ class Standing:
     def why_not_ready(self) -> str | None:
         """None while writes are taken: here, or by a leader this agent knows."""
         agent = self._agent
+        if agent.refused:
+            return agent.refused
         if agent.leading or (agent.leader and agent.leader != self._facts.node_id):
             return None
         if not agent.cluster:

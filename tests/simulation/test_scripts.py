@@ -20,9 +20,10 @@ from meshcron.core.intents import NO_MATCH
 from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.core.turn import Turn
-from meshcron.errors import Conflict, UnknownJob
+from meshcron.errors import Conflict, RefusedByMembers, UnknownJob
 from meshcron.model import SECOND_US, Execution, History, Job, Member, Status, execution_id
 from meshcron.rows import SeenRow
+from meshcron.runtime.elsewhere import OtherAgents
 from meshcron.runtime.standing import ALIVE, Facts, Standing
 from tests.simulation.cluster import SHORT, Cluster, Host, Weather
 from tests.simulation.invariants import check_recorded
@@ -1757,6 +1758,62 @@ def test_a_voter_that_leaves_does_not_take_the_last_majority_along() -> None:
     at_end(world, restart=False)
 
 
+def standing(host: Host) -> Standing:
+    """What an agent says of itself."""
+    facts = Facts(
+        node_id=host.node_id, name=host.name, fingerprint="", slots=8, machine={}, started_wall_us=0, warnings=()
+    )
+    return Standing(host.agent, facts, host.now)
+
+
+REMOVED = "a member refuses this agent: it was removed from this cluster; start with an empty data directory"
+
+
+@pytest.mark.parametrize("eligible", [True, False], ids=["voter", "worker"])
+def test_a_removed_member_says_so(eligible: bool) -> None:
+    """Of itself, and to whoever wants it to do something; a voter also after it was started again."""
+    world = grown(51, 3)
+    leaving = world.add(eligible=eligible)
+    leaving.start()
+    assert world.run_until(lambda: standing(leaving).why_not_ready() is None, 10)
+    if eligible:
+        leaving = next(one for one in world.hosts if one is not led(world))
+    ask(world, commands.RemoveMember(leaving.name))
+    assert world.run_until(lambda: led(world).agent.state.member_of(leaving.node_id) is None, 40), world.describe()
+    world.hold = lambda source, target, message: target is leaving  # the others' sockets let it in no more
+    world.run_for(5)
+    assert standing(leaving).why_not_ready() == REMOVED
+    with pytest.raises(RefusedByMembers, match="it was removed from this cluster"):
+        OtherAgents(leaving.agent, leaving.node_id, None, "", auth_on=True).where()  # type: ignore[arg-type]
+    if eligible:  # a worker holds no log: it begins as a newcomer
+        leaving.crash()
+        leaving.start()
+        world.run_for(5)
+        assert standing(leaving).why_not_ready() == REMOVED
+    leaving.crash()
+    at_end(world, restart=False)
+
+
+def test_a_member_that_one_refuses_believes_the_leader() -> None:
+    """One that lags behind does not know it yet, and says at its gate that it was removed: nothing is told of that
+    while a leader is heard, and what was told without one is taken back."""
+    world = grown(52, 3)
+    host = follower(world)
+    no = KnockAnswered("elsewhere", 1, messages.Refused("it was removed from this cluster"))
+    host.give(no)
+    assert standing(host).why_not_ready() is None
+    leader = led(world)
+    world.split([host])
+    world.run_for(5)
+    host.give(no)
+    assert standing(host).why_not_ready() == "a member refuses this agent: it was removed from this cluster"
+    world.heal()
+    world.run_for(3)
+    assert world.leader() is leader
+    assert standing(host).why_not_ready() is None
+    assert OtherAgents(host.agent, host.node_id, None, "", auth_on=True).where()  # type: ignore[arg-type]
+
+
 def test_a_leader_that_leaves_hands_over_first() -> None:
     """Ticks go on under another one while it goes."""
     world = grown(50, 4)
@@ -2531,10 +2588,7 @@ def test_in_a_large_cluster_every_agent_shows_the_members_as_they_are() -> None:
     living = [host for host in world.hosts if host is not worker]
     assert sum(host.agent.holds_log for host in living) == 5 + 3
     for host in living:
-        facts = Facts(
-            node_id=host.node_id, name=host.name, fingerprint="", slots=8, machine={}, started_wall_us=0, warnings=()
-        )
-        shown = {one.name: one for one in Standing(host.agent, facts, host.now).member_views()}
+        shown = {one.name: one for one in standing(host).member_views()}
         assert {name for name, one in shown.items() if one.status != ALIVE} == {worker.name}
         tagged = sum(bool(shown[one.name].tags) for one in living)
         assert tagged == len(living) if host.agent.holds_log else tagged < len(living)

@@ -172,6 +172,7 @@ ERRORS = [
     (errors.TooManyAttempts(7), 429, "too_many_attempts"),
     (errors.NotLeader("why"), 503, "not_leader"),
     (errors.NoLeader("why"), 503, "no_leader"),
+    (errors.RefusedByMembers("why"), 503, "refused_by_members"),
     (errors.OutcomeUnknown("why"), 503, "outcome_unknown"),
     (errors.DamagedStore("why"), 500, "internal"),
     (ZeroDivisionError("secret detail"), 500, "internal"),

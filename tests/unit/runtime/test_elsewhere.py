@@ -102,6 +102,7 @@ class Follower:
     """Knows who leads, one after the other; "me" is itself, "" nobody."""
 
     holds_log = False
+    refused = ""
 
     def __init__(self, *leaders: str) -> None:
         self.leaders = list(leaders)
