@@ -163,7 +163,7 @@ class Client:
 NEXT_STEPS = {
     "unknown_job": '"meshcron ls" lists the jobs',
     "unknown_execution": '"meshcron history" lists the executions',
-    "no_leader": '"meshcron status" says why; try again when a majority of the voters is up',
+    "no_leader": '"meshcron status" says why',
     "forbidden": 'use a token of a higher role; "meshcron token list" shows the roles',
 }
 """What to do next where the API's error has no hint of its own."""

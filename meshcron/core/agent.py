@@ -18,7 +18,7 @@ from meshcron.core.gate import Gate
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger, LedgerMessage
-from meshcron.core.membership import Membership
+from meshcron.core.membership import Membership, to_hear
 from meshcron.core.runner import Runner
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
@@ -172,6 +172,22 @@ class Agent:
     def is_heard(self, node_id: str, now: Instant) -> bool:
         """Whether a member spoke within the last beats; this agent always does."""
         return self.known.is_heard(node_id, now)
+
+    def is_led(self, now: Instant) -> bool:
+        """Whether writes are taken: here, or by a leader that this agent knows. Whoever holds the log hears the leader
+        by that; anybody else remembers a dead one until there is another, and has to hear it."""
+        leader = self.leader
+        if self.leading or not leader or leader == self._settings.node_id:
+            return self.leading
+        return self.known.holds_log or self.known.is_heard(leader, now)
+
+    def missing(self, now: Instant) -> frozenset[str]:
+        """Who has failed as far as this agent can tell by itself: of those that it listens to, whoever was not heard
+        for as long as a leader's verdict takes. What is left to go by where nobody leads."""
+        own, members = self._settings.node_id, self.known.roster()
+        everyone = frozenset(one.node_id for one in members) - {own}
+        listens = everyone if self.known.holds_log else to_hear(own, members, "")
+        return frozenset(one for one in listens if self.membership.is_missing(one, now.boot_us))
 
     def answer(self, hello: Hello, now: Instant) -> messages.GateMessage:
         """Our gate's answer to a Hello; the event HelloHeard carries what follows from it."""

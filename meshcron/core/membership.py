@@ -128,6 +128,13 @@ class Membership:
             return not self.is_heard(node_id, now_boot_us)
         return now_boot_us - self._awaited_boot_us.setdefault(node_id, now_boot_us) > UNHEARD_US
 
+    def is_missing(self, node_id: str, now_boot_us: int) -> bool:
+        """Whether one that this agent should hear was silent for as long as a leader's verdict takes."""
+        if node_id in self._gone:
+            return True
+        verdict_us = (SUSPECT_BEATS + REFUTE_BEATS) * self._timing.beat_us if node_id in self._heard else UNHEARD_US
+        return self.silent_us(node_id, now_boot_us) > verdict_us
+
     @property
     def failed(self) -> frozenset[str]:
         """The leader's verdict, as last decided here or heard from it."""

@@ -88,15 +88,20 @@ class Standing:
 
     def member_views(self) -> Sequence[MemberView]:
         """Every member, by name, as committed and as last heard here."""
-        return [self._member_view(one) for one in sorted(self._agent.roster(), key=lambda one: one.name)]
+        agent, now = self._agent, self._now()
+        missing = None if agent.is_led(now) else agent.missing(now)
+        return [self._member_view(one, missing, now) for one in sorted(agent.roster(), key=lambda one: one.name)]
 
-    def _member_view(self, member: MemberInfo) -> MemberView:
-        agent, facts, now = self._agent, self._facts, self._now()
+    def _member_view(self, member: MemberInfo, missing: frozenset[str] | None, now: Instant) -> MemberView:
+        """`missing`: who has failed as far as this agent can tell, where nobody leads."""
+        agent, facts = self._agent, self._facts
         own = member.node_id == facts.node_id
         beat = agent.membership.beat_of(member.node_id)
         endpoint = member.endpoint
         unheard = beat is None and agent.holds_log  # any other one hears few, and takes the leader's word
-        failed = not own and (member.node_id in agent.membership.failed or unheard)
+        failed = member.node_id in agent.membership.failed or unheard
+        if missing is not None:  # the last leader's word may be old
+            failed = member.node_id in missing or (failed and not agent.is_heard(member.node_id, now))
         return MemberView(
             node_id=member.node_id,
             name=member.name,
@@ -104,7 +109,7 @@ class Standing:
             port=agent.endpoint.mesh_port if own else endpoint.mesh_port if endpoint else 0,
             tags=agent.tags if own else beat.profile.tags if beat else {},
             facts=facts.machine if own else beat.profile.facts if beat else {},
-            status=FAILED if failed else LEAVING if member.leaving else ALIVE,
+            status=FAILED if failed and not own else LEAVING if member.leaving else ALIVE,
             voter=member.voter,
             leader=member.node_id == agent.leader,
             version=__version__ if own else beat.profile.version if beat else "",
@@ -118,14 +123,29 @@ class Standing:
 
     def why_not_ready(self) -> str | None:
         """None while writes are taken: here, or by a leader this agent knows."""
-        agent = self._agent
+        agent, now = self._agent, self._now()
         if agent.refused:
             return agent.refused
-        if agent.leading or (agent.leader and agent.leader != self._facts.node_id):
+        if agent.is_led(now):
             return None
         if not agent.cluster:
             return "this agent is looking for its cluster"
-        return "no leader at the moment"
+        return self._without_majority(now) or "no leader at the moment"
+
+    def _without_majority(self, now: Instant) -> str:
+        """Who is missing, and what to do, where the voters that are heard are no majority; "" where they are one."""
+        agent, gone = self._agent, self._agent.missing(now)
+        voters = [one for one in agent.roster() if one.voter]
+        missing = [one for one in voters if one.node_id in gone]
+        if not missing or 2 * (len(voters) - len(missing)) > len(voters):
+            return ""
+        names = ", ".join(sorted(one.name for one in missing))
+        silent_us = min(agent.membership.silent_us(one.node_id, now.boot_us) for one in missing)
+        remedy = "meshcron recover" if agent.holds_log else "meshcron recover on an agent that holds the log"
+        return (
+            f"no majority of the voters: {names} not heard for {silent_us // SECOND_US} s; "
+            f"if they are gone for good: {remedy}"
+        )
 
     def why_waiting(self, execution: Execution) -> str:
         """Why an execution whose time has come has not started; "" where it is not ours to say, or not so."""

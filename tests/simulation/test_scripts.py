@@ -24,7 +24,7 @@ from meshcron.errors import Conflict, RefusedByMembers, UnknownJob
 from meshcron.model import SECOND_US, Execution, History, Job, Member, Status, execution_id
 from meshcron.rows import SeenRow
 from meshcron.runtime.elsewhere import OtherAgents
-from meshcron.runtime.standing import ALIVE, Facts, Standing
+from meshcron.runtime.standing import ALIVE, FAILED, Facts, Standing
 from tests.simulation.cluster import SHORT, Cluster, Host, Weather
 from tests.simulation.invariants import check_recorded
 from tests.simulation.test_cluster_seeds import keeps_its_promise
@@ -2353,6 +2353,38 @@ def test_slow_beats_are_fresh_enough_to_vote() -> None:
         world.add().start()
         world.run_for(0.37)
     voters_are(world, 3)
+
+
+def failed_at(host: Host) -> set[str]:
+    """Whom an agent shows as failed."""
+    return {one.name for one in standing(host).member_views() if one.status == FAILED}
+
+
+def test_who_has_no_leader_says_who_is_missing() -> None:
+    """Two of three voters die, one of them the leader: nobody is left to give a verdict, and each tells what it hears
+    itself, a worker as well. Then they are back."""
+    world = grown(64)
+    worker = world.add(eligible=False)
+    worker.start()
+    assert world.run_until(lambda: len(standing(worker).member_views()) == 4, 10)
+    world.run_for(5)
+    left = follower(world)
+    dead = [host for host in world.hosts[:3] if host is not left]
+    world.split(*([host] for host in dead))  # their power fails: no connection is closed
+    names = {host.name for host in dead}
+    world.run_for(0.5)
+    assert failed_at(left) == failed_at(worker) == set()
+    world.run_for(1.5)
+    assert failed_at(left) == failed_at(worker) == names
+    world.run_for(23.5)
+    said = f"no majority of the voters: {', '.join(sorted(names))} not heard for 25 s; if they are gone for good: "
+    assert standing(left).why_not_ready() == said + "meshcron recover"
+    assert standing(worker).why_not_ready() == said + "meshcron recover on an agent that holds the log"
+    world.heal()
+    world.run_for(8)
+    assert failed_at(left) == failed_at(worker) == set()
+    assert standing(left).why_not_ready() is standing(worker).why_not_ready() is None
+    at_end(world)
 
 
 # the majority is gone for good

@@ -147,9 +147,10 @@ def test_a_moment_without_a_leader_is_waited_out(agent: Any, client: Client) -> 
 def test_no_leader_for_good_is_code_4(agent: Any, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience ends; the impatient do not wait at all."""
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
-    agent.will_answer("GET", "/v1/jobs", *[refused(503, "no_leader")] * 2)
-    with pytest.raises(Refusal, match="meshcron status") as raised:
+    agent.will_answer("GET", "/v1/jobs", *[refused(503, "no_leader", "no leader at the moment; try again")] * 2)
+    with pytest.raises(Refusal) as raised:
         client.get(url_path("jobs"))
+    assert str(raised.value) == 'no leader at the moment; try again; "meshcron status" says why'
     assert raised.value.exit_code == 4
     with pytest.raises(Refusal):
         client.get(url_path("jobs"), patient=False)
