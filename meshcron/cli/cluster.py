@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from meshcron.cli.client import Client, url_path
-from meshcron.cli.failures import NOT_FOUND, Failure, Refusal, nearest
+from meshcron.cli.failures import NO_AGENT, NOT_FOUND, Failure, Refusal, nearest
 from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen, pairs
 
@@ -25,19 +25,28 @@ SKEW_MS_SHOWN = 50
 @click.command()
 @prints
 @talks
-def status(client: Client, screen: Screen) -> None:
-    """Show this agent and its place in the cluster."""
+@click.pass_context
+def status(ctx: click.Context, client: Client, screen: Screen) -> None:
+    """Show this agent and its place in the cluster.
+
+    The exit code is 4 where the agent cannot take a write.
+    """
     page = client.get(url_path(""))
     members: list[Member] = client.get(url_path("members"))
-    ready = why_not_ready(client)
+    reason = why_not_ready(client)
     if screen.as_json:
-        screen.data({**page, "ready": not ready, "reason": ready})
-        return
+        screen.data({**page, "ready": not reason, "reason": reason})
+    else:
+        _show(client, screen, page, members, reason)
+    ctx.exit(NO_AGENT if reason else 0)
+
+
+def _show(client: Client, screen: Screen, page: dict[str, Any], members: list[Member], reason: str) -> None:
     mesh = page.get("mesh", {})
     screen.fields(
         [
             ("agent", f"{page['agent']['name']} (meshcron {page['agent']['version']}) at {client.endpoint.url}"),
-            ("state", f"not ready: {ready}" if ready else "ready"),
+            ("state", f"not ready: {reason}" if reason else "ready"),
             ("scheduling", "paused for the whole cluster" if mesh.get("paused") else ""),
             ("leader", mesh.get("leader") or "nobody"),
             ("term", mesh.get("term")),

@@ -44,17 +44,20 @@ def test_status_in_words(cli: Any, agent: Any) -> None:
 
 
 def test_status_without_a_leader(cli: Any, agent: Any) -> None:
-    """Not ready is an answer, not a failure, and is not waited for; warnings go to stderr."""
+    """It is not waited for, and shown in full; the code is 4, for scripts; warnings go to stderr."""
     agent.mesh = {"leader": "", "paused": True, "encrypted": False, "warnings": ["the API is open"]}
     error = {"code": "no_leader", "message": "no quorum: 1 of 3 voters", "hint": ""}
     reply = type("R", (), {"status": 503, "value": {"error": error}, "headers": {}})()
-    agent.will_answer("GET", "/ready", reply)
+    agent.will_answer("GET", "/ready", reply, reply)
     result = cli("status")
-    assert result.exit_code == 0
+    assert result.exit_code == 4
     assert "state       not ready: no quorum: 1 of 3 voters\n" in result.stdout
     assert "leader      nobody\n" in result.stdout
     assert "scheduling  paused for the whole cluster\n" in result.stdout
     assert result.stderr == "warning: the API is open\n"
+    result = cli("status", "--json")
+    page = json.loads(result.stdout)
+    assert (result.exit_code, page["ready"], page["reason"]) == (4, False, "no quorum: 1 of 3 voters")
 
 
 def test_status_json_adds_readiness(cli: Any, agent: Any) -> None:
