@@ -7,13 +7,13 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from meshcron import __version__
 from meshcron.cli import failures, local
-from meshcron.cli.failures import NO_AGENT, Failure
+from meshcron.cli.failures import NO_AGENT, Failure, Refusal
 from meshcron.cli.local import Endpoint
 
 ANSWER_SECONDS = 30.0
@@ -22,8 +22,11 @@ ANSWER_SECONDS = 30.0
 PATIENCE_SECONDS = 10.0
 """How long a command waits for a leader before it gives up; a fail-over takes 1.3 s at worst (DESIGN, Speed)."""
 
+RESTART_SECONDS = 30.0
+"""How long a command that follows a run does without its agent: one is restarted within a few seconds."""
+
 RETRY_SECONDS = 0.2
-"""Pause between two tries while nobody leads."""
+"""Pause between two tries while nobody leads, or no agent answers."""
 
 PASSING_CODES = frozenset({"no_leader", "not_leader", "outcome_unknown"})
 """Refusals that pass by themselves. A repeated write carries the same Idempotency-Key, so that it happens once."""
@@ -51,8 +54,10 @@ class Broken(Failure):
 class Client:
     """Speaks to one agent. Every method raises Failure with the exit code of what went wrong."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, find_again: Callable[[Endpoint], Endpoint | None] | None = None) -> None:
+        """`find_again`: where the agent that was at an address is after a break, None while it is nowhere."""
         self.endpoint = endpoint
+        self._find_again = find_again or (lambda before: before)
 
     def get(self, path: str, query: Query | None = None, *, patient: bool = True) -> Any:
         """The JSON at a path (see `url_path`). Impatient, it does not wait for a leader."""
@@ -81,7 +86,7 @@ class Client:
             response = self._send(method, _target(path, query), content, sent)
             try:
                 return self._answer(response, _read(response, self.endpoint))
-            except failures.Refusal as refusal:
+            except Refusal as refusal:
                 if refusal.code not in PASSING_CODES or time.monotonic() > give_up:
                     raise
             finally:
@@ -91,7 +96,7 @@ class Client:
     def output(self, job: str, execution: str, offset: int = 0, *, follow: bool = False) -> Iterator[bytes]:
         """What an execution wrote, from a byte on; with `follow` also what it goes on to write, to its end.
 
-        Following outlives a restart of the agent: a broken connection is taken up again where it stood.
+        Following outlives a restart of the agent (see `outlast`): it is taken up again where it stood.
         """
         path = url_path("executions", job, execution, "output")
         give_up = 0.0
@@ -102,13 +107,27 @@ class Client:
                     offset, give_up = offset + len(chunk), 0.0
             except TimeoutError:
                 give_up = 0.0  # connected and quiet: the job has nothing to say
-            except Broken:
-                give_up = give_up or time.monotonic() + PATIENCE_SECONDS
-                if not follow or time.monotonic() > give_up:
+            except Failure as failure:
+                if not follow:
                     raise
-                time.sleep(RETRY_SECONDS)
+                give_up = self.outlast(failure, give_up)
             else:
                 return
+
+    def outlast(self, failure: Failure, give_up: float) -> float:
+        """Wait until the agent may answer again after a failure that a restart or a change of the leader explains.
+
+        Returns when to give up, to be handed in with the next failure; 0 = since an answer there was none. Raises the
+        failure once that time has come, and any other one at once.
+        """
+        give_up = give_up or time.monotonic() + RESTART_SECONDS
+        passes = isinstance(failure, Broken) or (isinstance(failure, Refusal) and failure.code in PASSING_CODES)
+        while passes and time.monotonic() <= give_up:
+            time.sleep(RETRY_SECONDS)
+            if found := self._find_again(self.endpoint):
+                self.endpoint = found
+                return give_up
+        raise failure
 
     def _chunks(self, path: str, query: Query) -> Iterator[bytes]:
         response = self._send("GET", _target(path, query), None, {"Accept": "text/plain, application/json"})

@@ -80,6 +80,16 @@ def find(given: Given) -> Endpoint:
     return _with_local_token(url, recorded(data_dir(given)))
 
 
+def find_again(given: Given, before: Endpoint) -> Endpoint | None:
+    """The agent that was at `before`, which no longer answers: it may be restarted, and on another port. None while
+    there is nothing of it: no address, or nobody who may have the token."""
+    named = given.url or given.environment.get("MESHCRON_URL", "").strip()
+    if not named and not _recorded(data_dir(given)).url:
+        return None
+    found = find(given)
+    return found if found.token or not before.token else None
+
+
 def data_dir(given: Given) -> Path:
     """The agent's data directory, by the rules of config.py; root's where the user has none of an own.
 

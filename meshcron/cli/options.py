@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from meshcron.cli.client import Client, url_path
 from meshcron.cli.failures import Failure
-from meshcron.cli.local import Given, find
+from meshcron.cli.local import Given, find, find_again
 from meshcron.cli.screen import Screen
 from meshcron.errors import MeshcronError
 
@@ -38,7 +38,7 @@ def talks(command: Callable[Concatenate[Client, P], None]) -> Callable[P, None]:
             data_dir=_taken(kwargs, "data_dir"),
             environment=os.environ,
         )
-        command(Client(find(given)), *args, **kwargs)
+        command(Client(find(given), lambda before: find_again(given, before)), *args, **kwargs)
 
     options = (
         click.option("--url", metavar="URL", help="The agent to talk to (MESHCRON_URL; the one on this machine)."),

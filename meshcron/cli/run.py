@@ -63,23 +63,42 @@ def _say_started(screen: Screen, job: Job, run_id: str) -> None:
 
 
 def follow(client: Client, screen: Screen, job: Job, run_id: str) -> list[Execution]:
-    """Print what the executions of a run write until the agent says that no more will come; the decisive ones, oldest
-    first, none where the job went with its success."""
+    """Print what the executions of a run write until the agent says that no more will come, also across a restart of
+    the agent; the decisive ones, oldest first, none where the job went with its success."""
     printer = _Printer(client, screen, job["name"])
+    give_up = 0.0
     while True:
         try:
-            answer = client.call("GET", url_path("runs", run_id))
-        except Refusal as refusal:
-            if refusal.exit_code != NOT_FOUND or not job.get("ephemeral"):
-                raise
-            screen.aside(f'"{job["name"]}" is gone, as an ephemeral job is after its success')
-            return []
-        executions: list[Execution] = answer.value
-        for execution in executions:
-            printer.catch_up(execution, alone=len({each["node_name"] for each in executions}) < 2)
-        if answer.headers.get(OVER) == "true":
+            executions, over = _look(client, printer, run_id)
+            give_up = 0.0
+        except Failure as failure:
+            if failure.exit_code == NOT_FOUND and job.get("ephemeral"):
+                screen.aside(f'"{job["name"]}" is gone, as an ephemeral job is after its success')
+                return []
+            give_up = _outlast(client, failure, give_up, job["name"])
+            continue
+        if over:
             return decisive(executions)
         time.sleep(LOOK_SECONDS)
+
+
+def _look(client: Client, printer: _Printer, run_id: str) -> tuple[list[Execution], bool]:
+    """Print what is new of a run; its executions, and whether no more will come."""
+    answer = client.call("GET", url_path("runs", run_id), patient=False)
+    executions: list[Execution] = answer.value
+    for execution in executions:
+        printer.catch_up(execution, alone=len({each["node_name"] for each in executions}) < 2)
+    return executions, answer.headers.get(OVER) == "true"
+
+
+def _outlast(client: Client, failure: Failure, give_up: float, name: str) -> float:
+    """As `Client.outlast`; whoever gives up hears that the run does not end with that."""
+    try:
+        return client.outlast(failure, give_up)
+    except Failure:
+        if failure.exit_code == NOT_FOUND:
+            raise
+        raise Failure(f'{failure}; "{name}" runs on; meshcron output {name} -f shows it', failure.exit_code) from None
 
 
 class _Printer:

@@ -207,6 +207,18 @@ def test_following_goes_on_where_it_broke(script: Any) -> None:
     ]
 
 
+def test_following_goes_on_at_the_agents_new_port(script: Any) -> None:
+    """It comes back elsewhere after a while, and has no leader yet at first."""
+    old = script(chunked(b"one\n", ended=False))
+    body = b'{"error": {"code": "no_leader", "message": "no"}}'
+    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n"
+    new = script(head % len(body) + body, chunked(b"two\n"))
+    found = iter([None, Endpoint(new.url, "t")])
+    client = Client(Endpoint(old.url, "t"), lambda before: next(found, before))
+    assert b"".join(client.output("a", "7-x", follow=True)) == b"one\ntwo\n"
+    assert len(old.asked) == 1
+
+
 def test_an_output_that_is_not_followed_fails_at_once(script: Any) -> None:
     """Half an output is not passed off as the whole."""
     server = script(chunked(b"one\n", ended=False))

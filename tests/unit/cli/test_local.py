@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshcron.cli.failures import Failure
-from meshcron.cli.local import URL_DEFAULT, Given, find
+from meshcron.cli.local import URL_DEFAULT, Endpoint, Given, find, find_again
 
 
 def given(folder: Path, url: str | None = None, token_file: Path | None = None, **environment: str) -> Given:
@@ -45,6 +45,20 @@ def test_the_data_directory_may_come_from_the_environment_or_the_file(tmp_path: 
     file = tmp_path / "m.toml"
     file.write_text(f'data_dir = "{tmp_path}"\n', encoding="utf-8")
     assert find(Given(None, None, None, {"MESHCRON_CONFIG": str(file)})).url == "http://127.0.0.1:1234"
+
+
+def test_a_restarted_agent_is_found_again(tmp_path: Path) -> None:
+    """Where it is by now; it is nowhere while its record is gone, or is that of a dead process, which gets no token."""
+    before = Endpoint("http://127.0.0.1:1234", "local-secret")
+    (tmp_path / "local.token").write_text("local-secret\n", encoding="utf-8")
+    assert find_again(given(tmp_path), before) is None
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    an_agent(tmp_path, pid=dead.pid)
+    assert find_again(given(tmp_path), before) is None
+    an_agent(tmp_path, "http://127.0.0.1:4321")
+    assert find_again(given(tmp_path), before) == ("http://127.0.0.1:4321", "local-secret", "")
+    assert find_again(given(tmp_path, "http://127.0.0.1:1"), Endpoint("http://127.0.0.1:1", "")) is not None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": 1}', '{"url": null}', '{"url": "ftp://x"}'])

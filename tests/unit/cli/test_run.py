@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshcron.cli import run
+from meshcron.cli import client, run
 from meshcron.cli.run import decisive, exit_code
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -175,6 +175,36 @@ def test_wait_json_prints_the_decisive_executions(cli: Any, agent: Any) -> None:
     result = cli("run", "hello", "--wait", "--json")
     assert [each["id"] for each in json.loads(result.stdout)] == ["1-one"]
     assert result.exit_code == 124
+
+
+def refused(status: int, code: str) -> Any:
+    error = {"code": code, "message": "no leader at the moment", "field": "", "hint": ""}
+    return type("R", (), {"status": status, "value": {"error": error}, "headers": {}})()
+
+
+def test_wait_outlives_what_passes(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is restarted, or its leader: asked again, and nothing is printed twice."""
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
+    script(
+        agent,
+        lambda: (agent.executions.append(execution(status="running")), agent.outputs.update({"1-one": b"first\n"})),
+        lambda: agent.will_answer("GET", "/v1/executions/hello/1-one/output", *[refused(503, "no_leader")] * 2),
+        lambda: agent.will_answer("GET", "/v1/runs/run-1", *[refused(503, "no_leader")] * 3),
+        lambda: (agent.executions[0].update(status="success"), agent.outputs.update({"1-one": b"first\nlast\n"})),
+    )
+    result = cli("run", "hello", "--wait")
+    assert (result.exit_code, result.stdout) == (0, "first\nlast\n")
+
+
+def test_wait_gives_up_and_says_that_the_job_runs_on(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers for too long: code 4, and how to go on watching."""
+    monkeypatch.setattr(client, "RESTART_SECONDS", 0.0)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
+    script(agent, lambda: agent.executions.append(execution(status="running")))
+    agent.will_answer("GET", "/v1/runs/run-1", *[refused(503, "no_leader")] * 1_000)
+    result = cli("run", "hello", "--wait")
+    assert result.exit_code == 4
+    assert result.stderr.endswith('; "hello" runs on; meshcron output hello -f shows it\n')
 
 
 def test_an_interrupt_ends_the_watching_only(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
