@@ -61,7 +61,12 @@ def history(
     """
     if name:
         get_job(client, name)
-    asked = {"job": name, "status": status, "agent": agent, "since": instant(since, screen.now_us) if since else None}
+    asked = {
+        "job": name,
+        "status": status,
+        "agent": agent,
+        "since": instant(since, screen.now_us) if since is not None else None,
+    }
     filters = {key: value for key, value in asked.items() if value}
     found: list[Execution] = client.get(
         url_path("history"), {**filters, "_start": 0, "_end": count, "output_size_limit": 0}
@@ -73,6 +78,8 @@ def history(
             ("WHEN", "JOB", "AGENT", "STATE", "EXIT", "TOOK", "BY", "ID", "REASON"),
             [_row(screen, each) for each in found],
         )
+    elif status or agent or since:
+        screen.aside(f"nothing that ran is like that: meshcron history{f' {name}' if name else ''}")
     else:
         screen.aside(f"nothing has run yet: meshcron run {name or 'NAME'}")
 

@@ -6,11 +6,14 @@ import re
 from datetime import UTC, datetime
 
 from meshcron import durations
+from meshcron.cli.failures import USAGE, Failure
 
 NEVER = "0001-01-01T00:00:00Z"
 """How the API writes "never" (API.md, Both dialects, 10)."""
 
 INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?Z")
+
+_DATE = re.compile(r"\d{4}-")
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 """Seconds in a unit and its letter, largest first."""
@@ -32,8 +35,11 @@ def read(text: object) -> int | None:
 
 
 def instant(text: str, now_us: int) -> str:
-    """An instant for the API: a duration is that long ago, all else is the agent's to read."""
+    """An instant for the API: a duration is that long ago, a date is the agent's to read. Raises Failure for what is
+    neither."""
     length_us = durations.microseconds(text)
+    if length_us is None and not _DATE.match(text):
+        raise Failure(f'"{text}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z', USAGE)
     return text if length_us is None else iso(max(0, now_us - length_us))
 
 

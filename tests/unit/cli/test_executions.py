@@ -53,6 +53,21 @@ def test_history_of_nothing(cli: Any) -> None:
     assert json.loads(cli("history", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("filters", [["--agent", "nobody"], ["--status", "lost"], ["--since", "2h"]])
+def test_history_of_nothing_that_matches(cli: Any, filters: list[str]) -> None:
+    """Something may have run all the same: it is not called nothing."""
+    assert cli("history", *filters).stderr == "nothing that ran is like that: meshcron history\n"
+    assert cli("history", "hello", *filters).stderr == "nothing that ran is like that: meshcron history hello\n"
+
+
+@pytest.mark.parametrize("since", ["5", "yesterday", ""])
+def test_history_since_no_time(cli: Any, since: str) -> None:
+    """Code 2, with an example of each that would do."""
+    result = cli("history", "--since", since)
+    said = f'meshcron: "{since}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z\n'
+    assert (result.exit_code, result.stderr) == (2, said)
+
+
 def test_history_shows_how_each_ended(cli: Any, agent: Any) -> None:
     """One line an execution; what never started shows when it was due and why it did not."""
     agent.executions = [
