@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from meshcron.cli.failures import NOT_ALLOWED, USAGE, Failure
+from meshcron.cli.failures import NO_AGENT, NOT_ALLOWED, USAGE, Failure
 from meshcron.files import AGENT_FILE, LOCAL_FILE
 
 URL_DEFAULT = "http://127.0.0.1:8080"
@@ -68,11 +68,11 @@ def find(given: Given) -> Endpoint:
     """The agent to talk to: `--url`, MESHCRON_URL, the agent.json of the data directory, or the default address.
 
     The token is `--token-file`, MESHCRON_TOKEN, or the data directory's local.token; that last one opens everything
-    on this machine and is sent to nobody but the agent that lives there. Raises Failure for a wrong URL or an
-    unreadable token file.
+    on this machine and is sent to nobody but the agent that lives there. Raises Failure for a wrong URL, an unreadable
+    token file, or a data directory that was named and has no agent.
     """
     asked = given.url or given.environment.get("MESHCRON_URL", "").strip()
-    url = _checked_url(asked) if asked else recorded(data_dir(given)).url or URL_DEFAULT
+    url = _checked_url(asked) if asked else recorded(data_dir(given)).url or _default_url(given)
     if given.token_file is not None:
         return Endpoint(url, _token(given.token_file))
     if token := given.environment.get("MESHCRON_TOKEN", "").strip():
@@ -80,11 +80,28 @@ def find(given: Given) -> Endpoint:
     return _with_local_token(url, recorded(data_dir(given)))
 
 
+def _default_url(given: Given) -> str:
+    """Where an agent may be that left no address. Whoever named a directory wants the one of that directory, and no
+    other that happens to be at the default."""
+    if given.data_dir is None and not given.environment.get("MESHCRON_DATA_DIR", "").strip():
+        return URL_DEFAULT
+    folder = data_dir(given)
+    try:
+        (folder / AGENT_FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        said = f"no agent runs in {folder}" if (folder / LOCAL_FILE).exists() else f"no agent has run in {folder}"
+        said = f'{said}; start one with "meshcron up --data-dir {folder}", or name another directory or --url'
+        raise Failure(said, NO_AGENT) from None
+    except OSError:
+        pass  # another user's directory: the agent may be there
+    return URL_DEFAULT
+
+
 def find_again(given: Given, before: Endpoint) -> Endpoint | None:
     """The agent that was at `before`, which no longer answers: it may be restarted, and on another port. None while
     there is nothing of it: no address, or nobody who may have the token."""
     named = given.url or given.environment.get("MESHCRON_URL", "").strip()
-    if not named and not _recorded(data_dir(given)).url:
+    if not named and not recorded(data_dir(given)).url:
         return None
     found = find(given)
     return found if found.token or not before.token else None

@@ -47,6 +47,23 @@ def test_the_data_directory_may_come_from_the_environment_or_the_file(tmp_path: 
     assert find(Given(None, None, None, {"MESHCRON_CONFIG": str(file)})).url == "http://127.0.0.1:1234"
 
 
+@pytest.mark.parametrize("by_flag", [True, False], ids=["--data-dir", "MESHCRON_DATA_DIR"])
+def test_a_named_directory_without_an_agent_is_refused(tmp_path: Path, by_flag: bool) -> None:
+    """It led to whatever agent is at the default address. A URL beats it, as ever."""
+    folder = tmp_path / "typo"
+    asked = given(folder) if by_flag else Given(None, None, None, {"MESHCRON_DATA_DIR": str(folder)})
+    rest = f'start one with "meshcron up --data-dir {folder}", or name another directory or --url'
+    with pytest.raises(Failure) as raised:
+        find(asked)
+    assert (str(raised.value), raised.value.exit_code) == (f"no agent has run in {folder}; {rest}", 4)
+    folder.mkdir()
+    (folder / "local.token").write_text("secret\n", encoding="utf-8")
+    with pytest.raises(Failure) as raised:
+        find(asked)
+    assert str(raised.value) == f"no agent runs in {folder}; {rest}"
+    assert find(asked._replace(url="http://127.0.0.1:1")).url == "http://127.0.0.1:1"
+
+
 def test_a_restarted_agent_is_found_again(tmp_path: Path) -> None:
     """Where it is by now; it is nowhere while its record is gone, or is that of a dead process, which gets no token."""
     before = Endpoint("http://127.0.0.1:1234", "local-secret")
