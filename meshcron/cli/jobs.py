@@ -151,19 +151,29 @@ def with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:
 def rm(client: Client, screen: Screen, names: tuple[str, ...]) -> None:
     """Remove jobs and their history.
 
-    What runs goes on to its end; "meshcron kill" first stops it.
+    What runs goes on to its end; "meshcron kill" first stops it. Of several the others are removed where one does not
+    exist; the exit code is 3 then.
     """
-    removed = []
+    removed: list[Job] = []
+    missing: dict[str, Refusal] = {}
     for name in names:
         try:
             answer = client.call("DELETE", url_path("jobs", name))
         except Refusal as refusal:
-            raise with_nearest(client, name, refusal) from None
+            if refusal.exit_code != NOT_FOUND:
+                raise
+            missing[name] = refusal
+            continue
         removed.append(answer.value)
         if not screen.as_json:
             screen.line(f'removed "{name}"' + _still_open(answer.headers.get("X-Meshcron-Open", "")))
     if screen.as_json:
         screen.data(removed)
+    if len(missing) == 1:
+        raise with_nearest(client, *missing.popitem())
+    if missing:
+        named = ", ".join(f'"{name}"' for name in missing)
+        raise Failure(f'no job named {named}; "meshcron ls" lists the jobs', NOT_FOUND)
 
 
 @click.command()

@@ -71,22 +71,29 @@ def add(client: Client, screen: Screen, name: str, role: str, expires_in: str | 
 @prints
 @talks
 def rm(client: Client, screen: Screen, names: tuple[str, ...]) -> None:
-    """Remove tokens; who holds one is refused from now on."""
-    removed = []
+    """Remove tokens; who holds one is refused from now on.
+
+    Of several the others are removed where one does not exist; the exit code is 3 then.
+    """
+    removed: list[Token] = []
+    missing: list[str] = []
     for name in names:
         found = _find(client.get(url_path("tokens")), name)
+        if found is None:
+            missing.append(name)
+            continue
         removed.append(client.call("DELETE", url_path("tokens", found["id"])).value)
         if not screen.as_json:
             screen.line(f'removed token "{found["name"]}" ({found["role"]})')
     if screen.as_json:
         screen.data(removed)
+    if missing:
+        named = ", ".join(f'"{name}"' for name in missing)
+        raise Failure(f'no token {named}; "meshcron token list" lists them', NOT_FOUND)
 
 
-def _find(tokens: list[Token], wanted: str) -> Token:
-    for each in tokens:
-        if wanted in {each["id"], each["name"]}:
-            return each
-    raise Failure(f'no token "{wanted}"; "meshcron token list" lists them', NOT_FOUND)
+def _find(tokens: list[Token], wanted: str) -> Token | None:
+    return next((each for each in tokens if wanted in {each["id"], each["name"]}), None)
 
 
 @token.command()

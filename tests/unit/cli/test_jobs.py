@@ -137,6 +137,19 @@ def test_rm_removes_each(cli: Any, agent: Any) -> None:
     assert list(agent.jobs) == ["c"]
 
 
+def test_rm_removes_the_others_where_one_is_missing(cli: Any, agent: Any) -> None:
+    """Code 3, and each missing one is named."""
+    with_jobs(agent, "backup", "b", "c")
+    result = cli("rm", "x", "b", "bakup", "c")
+    assert (result.exit_code, result.stdout) == (3, 'removed "b"\nremoved "c"\n')
+    assert result.stderr == 'meshcron: no job named "x", "bakup"; "meshcron ls" lists the jobs\n'
+    agent.jobs["b"] = agent.jobs["backup"] | {"name": "b"}
+    result = cli("rm", "bakup", "b", "--json")
+    assert (result.exit_code, [job["name"] for job in json.loads(result.stdout)]) == (3, ["b"])
+    assert result.stderr == 'meshcron: no job named "bakup", did you mean "backup"?\n'
+    assert list(agent.jobs) == ["backup"]
+
+
 def test_rm_says_what_still_runs(cli: Any, agent: Any) -> None:
     """A removed job's open runs go on; their ids are named."""
     with_jobs(agent, "a")

@@ -52,6 +52,15 @@ def test_list_and_rm_by_name_and_id(cli: Any, agent: Any) -> None:
     assert cli("token", "rm", "t1").exit_code == 0
 
 
+def test_rm_removes_the_others_where_one_is_missing(cli: Any, agent: Any) -> None:
+    """Code 3, and the missing ones are named."""
+    cli("token", "add", "ci")
+    result = cli("token", "rm", "x", "ci", "y")
+    assert (result.exit_code, result.stdout) == (3, 'removed token "ci" (viewer)\n')
+    assert result.stderr == 'meshcron: no token "x", "y"; "meshcron token list" lists them\n'
+    assert not agent.tokens
+
+
 def test_rm_of_an_unknown_token(cli: Any) -> None:
     """Code 3, and where to look."""
     result = cli("token", "rm", "nobody")
