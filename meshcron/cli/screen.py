@@ -32,7 +32,11 @@ COLOURS = {
     "armed": "cyan",
     "waiting": "yellow",
 }
-"""Of the words of a state. Click drops colours where stdout is no terminal, root.py where NO_COLOR is set."""
+"""Of the words of a state, where they stand for one. Click drops colours where stdout is no terminal, root.py where
+NO_COLOR is set."""
+
+STATES = frozenset({"STATE", "state", "status"})
+"""The columns and fields that hold one: a job may be named "failed", and "lost" is a word of its settings, too."""
 
 
 class Screen:
@@ -67,14 +71,14 @@ class Screen:
         widths = [max(width(line[at]) for line in lines) for at in range(len(titles))]
         for number, line in enumerate(lines):
             padded = [_pad(cell, widths[at], right=right[at]) for at, cell in enumerate(line)]
-            click.echo(_title(padded) if number == 0 else _coloured(line, padded))
+            click.echo(_title(padded) if number == 0 else _coloured(titles, line, padded))
 
     def fields(self, rows: Iterable[tuple[str, object]]) -> None:
         """Names and values, one a line; those without a value are left out."""
         shown = [(name, clean(str(value))) for name, value in rows if value not in (None, "", (), [], {})]
         longest = max((width(name) for name, _ in shown), default=0)
         for name, value in shown:
-            click.echo(click.style(_pad(name, longest), bold=True) + GAP + _coloured([value], [value]))
+            click.echo(click.style(_pad(name, longest), bold=True) + GAP + _coloured([name], [value], [value]))
 
     def when(self, text: object) -> str:
         """An instant of the API: `2026-01-31 14:05:00 (in 3m)`, or "-" for never."""
@@ -139,9 +143,9 @@ def _title(padded: Sequence[str]) -> str:
     return click.style(GAP.join(padded).rstrip(), bold=True)
 
 
-def _coloured(cells: Sequence[str], padded: Sequence[str]) -> str:
+def _coloured(names: Sequence[str], cells: Sequence[str], padded: Sequence[str]) -> str:
     styled = [
-        click.style(shown, fg=COLOURS[cell]) if cell in COLOURS else shown
-        for cell, shown in zip(cells, padded, strict=True)
+        click.style(shown, fg=COLOURS[cell]) if name in STATES and cell in COLOURS else shown
+        for name, cell, shown in zip(names, cells, padded, strict=True)
     ]
     return GAP.join(styled).rstrip()

@@ -35,6 +35,16 @@ def test_fields_leave_out_what_is_empty(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "name  a\nruns  0\n"
 
 
+def test_states_alone_are_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a setting with the same word, nor a job of that name."""
+    shown: list[str] = []
+    monkeypatch.setattr("click.echo", shown.append)
+    screen().fields([("status", "failed"), ("on_lost", "lost"), ("when", "success")])
+    screen().table(("NAME", "STATE"), [("failed", "failed")])
+    assert [line.count("\x1b[3") for line in shown] == [1, 0, 0, 0, 1]
+    assert shown[-1].startswith("failed")
+
+
 @given(st.text())
 def test_nothing_moves_the_cursor(text: str) -> None:
     """Whatever stands in a job's name or command, no escape sequence reaches the terminal."""
