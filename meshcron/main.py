@@ -142,16 +142,15 @@ class Process:
             found = self._found_key()
             secured = tls(config.tls_cert, config.tls_key) if config.tls_cert else None
             sockets = listen(config.http)
-            # Before node.json is there: a start that dies in between is still a first one, and not refused for its key.
-            self._key = found or self._new_key()
             try:
                 loaded = self._store.open(lambda: markers.drawn_identity(self._folder), adopt=config.adopt_data_dir)
             except DamagedStore as damage:
-                why = await self._why_it_may_go(damage)
+                why = await self._why_it_may_go(damage, found)
                 return self._start_anew(sockets, why, loud=True)
             VOCABULARY.refuse_newer_disk(loaded)
             if markers.votes_elsewhere(self._folder, loaded):
                 return self._start_anew(sockets, "others vote in its cluster, which goes on without it")
+            self._key = found or self._new_key()
             keep_key(self._key, self._folder)
             return await self._with_store(loaded, sockets, secured)
         except OSError as error:
@@ -159,16 +158,18 @@ class Process:
         finally:
             self._store.close()
 
-    async def _why_it_may_go(self, damage: DamagedStore) -> str:
+    async def _why_it_may_go(self, damage: DamagedStore, found: FoundKey | None) -> str:
         """Why the damaged database can make way: its cluster goes on without it. Raises DamagedStore, with why not; the
         only voter, who has nobody to ask, touches nothing and ends at once (PROTOCOL 5)."""
         config, known = self._config, others.noted(self._folder)
         if known is None:
             raise damage
         self._store.directory.lock()  # what failed has let go of it
+        if found is None:
+            raise DamagedStore(f"{damage} It cannot join anew by itself: it does not have the cluster key.")
         join = [(address.host, address.port) for address in config.join]
         interfaces = None if config.no_mdns else config.mdns_interface
-        leader = await others.leader_without(known, self._store.identity, self._key.key, join, interfaces)
+        leader = await others.leader_without(known, self._store.identity, found.key, join, interfaces)
         if not leader:
             raise DamagedStore(f"{damage} It cannot join anew by itself: nobody says that others lead its cluster.")
         return f"{what_of(damage)}; {leader} leads its cluster, which goes on without it"

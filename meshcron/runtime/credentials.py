@@ -54,11 +54,11 @@ def new_key() -> ClusterKey:
 
 
 def refuse_new_key(folder: Path, *, joins: bool) -> None:
-    """With a new key an agent would be alone for good, and say "ready". Raises StartRefused where others have one: this
-    agent was started before, or `joins` what is there."""
+    """With a new key an agent would be alone for good, and say "ready". Raises StartRefused where others have one: an
+    earlier start of this agent has had one, or it `joins` what is there."""
     if joins:
         why = "`join` names a cluster, and its key is not here"
-    elif (folder / NODE_FILE).exists():
+    elif _has_had_a_key(folder):
         why = f"{folder} is that of an agent which has a cluster, and its key is not here"
     else:
         return
@@ -66,6 +66,12 @@ def refuse_new_key(folder: Path, *, joins: bool) -> None:
         f"{why}: put it into {SYSTEM_FILE} (mode 0600), or set {VARIABLE}; "
         "`meshcron key show --secret` prints it on another machine"
     )
+
+
+def _has_had_a_key(folder: Path) -> bool:
+    """A start draws its token once it has a key. A first one that died before that is gone on with, though node.json is
+    there; and whatever takes the token away (adoption, salvage, a database set aside) keeps the old node.json."""
+    return (folder / LOCAL_FILE).exists() or any(folder.glob(f"{NODE_FILE}.old-*"))
 
 
 def keep_key(found: FoundKey, folder: Path) -> None:

@@ -26,9 +26,9 @@ NODE_FILE = "node.json"
 LOCK_FILE = "lock"
 COPY_FILE = "copy"
 """Stands in a directory whose agent was told that another one lives with a copy of it."""
-BEFORE_FIRST_START = frozenset({LOCK_FILE, NODE_FILE + ".new", "lost+found", "cluster.key", "cluster.key.new"})
+BEFORE_FIRST_START = frozenset({LOCK_FILE, NODE_FILE + ".new", "lost+found", "cluster.key"})
 """What a directory may hold and still be new: a start that died early, an empty file system's own folder, and the
-key, which that start made or an operator put there beforehand."""
+key that an operator put there beforehand."""
 
 MACHINE_ID = Path("/etc/machine-id")
 _NODE_ID_DIGITS = 32

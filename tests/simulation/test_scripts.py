@@ -1811,7 +1811,8 @@ def test_a_member_that_one_refuses_believes_the_leader() -> None:
     world.run_for(3)
     assert world.leader() is leader
     assert standing(host).why_not_ready() is None
-    assert OtherAgents(host.agent, host.node_id, None, "", auth_on=True).where()  # type: ignore[arg-type]
+    others = OtherAgents(host.agent, host.node_id, None, "", auth_on=True, index_on_disk=lambda: 0)  # type: ignore[arg-type]
+    assert others.where()
 
 
 def test_a_leader_that_leaves_hands_over_first() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from meshcron.net.keys import read_key
-from meshcron.runtime.credentials import new_key
+from meshcron.runtime.credentials import new_identity, new_key
+from meshcron.store.directory import machine_id
+from meshcron.store.store import Store
 from tests.integration.agent.real_agent import RealAgent, contents, refusal, wait_for
 
 
@@ -72,13 +74,13 @@ def test_no_new_key_for_who_is_to_join(joined: RealAgent) -> None:
     assert contents(joined.folder) == {}
 
 
-@pytest.mark.parametrize("left", ["cluster.key", "cluster.key.new"])
-def test_a_first_start_that_died_with_its_key_is_gone_on_with(tmp_path: Path, left: str) -> None:
-    """The key is there before anything else is; half a file is made anew."""
-    agent, key = RealAgent(tmp_path / "data"), new_key()
-    agent.folder.mkdir()
-    (agent.folder / left).write_text(key.text if left == "cluster.key" else "mk1-")
+def test_a_first_start_that_died_before_its_key_is_gone_on_with(tmp_path: Path) -> None:
+    """It has an identity and a database already, and no key; nobody can miss it, and it is ready at once."""
+    agent = RealAgent(tmp_path / "data")
+    store = Store(agent.folder, machine_id())
+    store.open(new_identity)
+    store.close()
     agent.start()
-    wait_for(lambda: agent.client("GET", "/ready").status == 200, "a cluster of its own")
+    agent.add("fine")
     assert agent.stop() == 0
-    assert (read_key(agent.folder / "cluster.key") == key) is (left == "cluster.key")
+    assert (agent.folder / "cluster.key").exists()

@@ -130,12 +130,16 @@ def test_a_kept_key_stays_as_it_is(tmp_path: Path) -> None:
         assert key.text not in str(lines)
 
 
-@pytest.mark.parametrize(("joins", "started", "why"), [(True, False, "`join` names"), (False, True, "is that of an")])
-def test_a_key_that_others_have_is_not_made_anew(tmp_path: Path, joins: bool, started: bool, why: str) -> None:
-    """Nor for an agent that has been started: the refusal says where the right one is to be had, and to be put."""
+@pytest.mark.parametrize(
+    ("joins", "left", "why"),
+    [(True, "lock", "`join` names"), (False, "local.token", "is that of"), (False, "node.json.old-1", "is that of")],
+)
+def test_a_key_that_others_have_is_not_made_anew(tmp_path: Path, joins: bool, left: str, why: str) -> None:
+    """Nor for an agent that has had one, salvaged or adopted since; a first start that died before it may go on. The
+    refusal says where the right one is to be had, and to be put."""
+    (tmp_path / "node.json").touch()
     refuse_new_key(tmp_path, joins=False)
-    if started:
-        (tmp_path / "node.json").touch()
+    (tmp_path / left).touch()
     with pytest.raises(StartRefused, match=why) as refused:
         refuse_new_key(tmp_path, joins=joins)
     for remedy in ("/etc/meshcron/cluster.key (mode 0600)", "MESHCRON_KEY", "meshcron key show --secret"):
