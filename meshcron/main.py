@@ -18,6 +18,7 @@ import structlog
 
 from meshcron import configured
 from meshcron.api.app import Api, make_app
+from meshcron.api.entrance import CONNECTIONS_MAX
 from meshcron.api.inside import ask_inside
 from meshcron.api.server import ApiServer, close_server, listen, serve_on, tls
 from meshcron.config import Config
@@ -28,6 +29,7 @@ from meshcron.errors import DamagedStore, NoLeader, StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.messages import Call, Endpoint
 from meshcron.model import Token
+from meshcron.net.complaints import Complaints
 from meshcron.net.keys import FILE_NAME, CurvePair, FoundKey, find_key
 from meshcron.reload import Reload
 from meshcron.rows import Loaded
@@ -51,7 +53,7 @@ from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.logs import configure_logs
 from meshcron.runtime.mesh import Mesh
-from meshcron.runtime.open_files import raise_limit
+from meshcron.runtime.open_files import raise_limit, share
 from meshcron.runtime.process import Processes
 from meshcron.runtime.readiness import Readiness
 from meshcron.runtime.standing import Standing
@@ -68,6 +70,9 @@ from meshcron.vocabulary import VOCABULARY
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter: at the default 5 ms a busy loop turns 0.2 ms commits into 20-40 ms."""
+
+HTTP_PARTS = 4
+"""HTTP connections get one of so many parts of what may still be opened: runs and the mesh need the rest."""
 
 START_ID_DIGITS = 12
 """48 random bits: enough to tell the starts of one node id apart."""
@@ -195,7 +200,13 @@ class Process:
             notes.start("others", others.keep_noted(self._folder, parts.agent, self._store.identity.node_id))
             standing = self._standing(parts)
             app = self._api(parts, standing)
-            server = serve_on(app, sockets, secured)
+            server = serve_on(
+                app,
+                sockets,
+                secured,
+                connections_max=share(HTTP_PARTS, CONNECTIONS_MAX),
+                say=Complaints(clock.monotonic_seconds).say,
+            )
             self._answer(parts, app)
             return await self._serve(parts, standing, server.port)
         finally:

@@ -13,6 +13,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from meshcron.api.app import Api
+from meshcron.api.entrance import CONNECTIONS_MAX, Entrance, Say
 from meshcron.api.intake import DRAIN_BYTES_MAX
 from meshcron.errors import InvalidRequest, StartRefused
 from meshcron.values import Address
@@ -34,9 +35,26 @@ class ApiServer(HTTPServer):
     """An HTTP server on one address. `port` is the port it was bound to."""
 
     port: int
+    _listening: Sequence[socket.socket]
+    _entrance: Entrance
+
+    def admit(self, sockets: Sequence[socket.socket], most: int, say: Say) -> None:
+        """Listen on these sockets, with at most so many connections at a time. Instead of `add_sockets`, whose loop of
+        accepts takes every descriptor there is, and then fails in each turn with a traceback."""
+        self.port = int(sockets[0].getsockname()[1])
+        self._listening = sockets
+        self._entrance = Entrance(self._handle_connection, most=most, say=say)
+        self._entrance.open(sockets)
+
+    def stop(self) -> None:
+        """Take no more connections, and give the port back."""
+        self._entrance.close()
+        for one in self._listening:
+            one.close()
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """One connection. Its `write` is watched for Tornado's empty refusal, which becomes ours with a body."""
+        self._entrance.came()
         write = stream.write
 
         def speak(data: bytes | memoryview) -> Any:
@@ -44,6 +62,11 @@ class ApiServer(HTTPServer):
 
         vars(stream)["write"] = speak
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """Tornado says that one has closed."""
+        super().on_close(server_conn)
+        self._entrance.went()
 
     def _spoken_refusal(self) -> bytes:
         api = self.request_callback
@@ -55,6 +78,10 @@ class ApiServer(HTTPServer):
         return f"HTTP/1.1 {status} Bad Request\r\n{lines}\r\n".encode("latin-1") + body
 
 
+def _say_nothing(what: str, sender: str, why: str) -> None:
+    pass
+
+
 def serve(app: Api, address: str, port: int, ssl_context: ssl.SSLContext | None = None) -> ApiServer:
     """Listens on an address and answers from the running event loop. Port 0 takes any free one; see `port`.
 
@@ -64,8 +91,16 @@ def serve(app: Api, address: str, port: int, ssl_context: ssl.SSLContext | None 
     return serve_on(app, bind_sockets(port, address), ssl_context)
 
 
-def serve_on(app: Api, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None = None) -> ApiServer:
-    """The same on sockets that listen already."""
+def serve_on(
+    app: Api,
+    sockets: Sequence[socket.socket],
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    connections_max: int = CONNECTIONS_MAX,
+    say: Say = _say_nothing,
+) -> ApiServer:
+    """The same on sockets that listen already, with so many connections at a time at most; `say` may be called for each
+    that comes beyond."""
     server = ApiServer(
         app,
         ssl_options=ssl_context,
@@ -75,8 +110,7 @@ def serve_on(app: Api, sockets: Sequence[socket.socket], ssl_context: ssl.SSLCon
         # The intake refuses at settings.body_bytes_max, with an answer; this is how much of the rest it may drop.
         max_body_size=DRAIN_BYTES_MAX,
     )
-    server.add_sockets(sockets)
-    server.port = int(sockets[0].getsockname()[1])
+    server.admit(sockets, connections_max, say)
     return server
 
 

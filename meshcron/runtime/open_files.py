@@ -6,6 +6,7 @@ every descriptor up to the limit: a job may be one. The agent needs more: two fo
 
 from __future__ import annotations
 
+import os
 import resource
 
 OPEN_FILES_WANTED = 65_536
@@ -19,6 +20,13 @@ def raise_limit(wanted: int = OPEN_FILES_WANTED) -> int:
     if soft != resource.RLIM_INFINITY and soft < reachable:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
     return soft
+
+
+def share(parts: int, most: int) -> int:
+    """One of so many parts of what this process may still open, at least 1 and at most `most`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = most * parts if soft == resource.RLIM_INFINITY else soft - len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only
+    return max(1, min(most, free // parts))
 
 
 def lowering(soft: int) -> str:

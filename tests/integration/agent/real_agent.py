@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -86,11 +86,13 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 class RealAgent:
-    """An agent on one data directory, with `flags` besides those that keep it on this machine."""
+    """An agent on one data directory, with `flags` besides those that keep it on this machine; `before` are words that
+    stand before its command."""
 
-    def __init__(self, folder: Path, *flags: str, log: Path | None = None) -> None:
+    def __init__(self, folder: Path, *flags: str, log: Path | None = None, before: Sequence[str] = ()) -> None:
         self.folder = folder
         self.flags = flags
+        self._before = before
         self._log = log or folder.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -147,7 +149,10 @@ class RealAgent:
         words = ["up", "--data-dir", str(self.folder), *LOOPBACK, *self.flags, *flags]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshcron", *words], env=environment(**variables), stdout=log, stderr=log
+                [*self._before, sys.executable, "-m", "meshcron", *words],
+                env=environment(**variables),
+                stdout=log,
+                stderr=log,
             )
         wait_for(lambda: not self.running or (self.folder / "agent.json").exists(), "the agent's start")
         assert self.running, self.log

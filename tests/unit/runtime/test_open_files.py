@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 
@@ -9,7 +10,7 @@ import pytest
 
 from meshcron.model import Launch, Limits
 from meshcron.runtime.launch import Planner, RunAsPolicy, Tools, User
-from meshcron.runtime.open_files import lowering, raise_limit
+from meshcron.runtime.open_files import lowering, raise_limit, share
 from meshcron.runtime.trampoline import PLAIN
 
 INFINITE = resource.RLIM_INFINITY
@@ -41,6 +42,19 @@ def test_raised_as_far_as_it_may(
     limits.append(before)
     assert raise_limit(5000) == before[0]
     assert limits[-1] == after
+
+
+@pytest.mark.parametrize(("free", "part"), [(40, 10), (1000, 250), (60_000, 2000), (3, 1), (-1, 1)])
+def test_a_share_of_what_is_free(limits: list[tuple[int, int]], free: int, part: int) -> None:
+    """A quarter, but never nothing and never more than is wanted."""
+    limits.append((len(os.listdir("/proc/self/fd")) + free, INFINITE))  # noqa: PTH208 - names only, no paths
+    assert share(4, 2000) == part
+
+
+def test_of_no_limit_it_is_all_that_is_wanted(limits: list[tuple[int, int]]) -> None:
+    """-1 is no number of files."""
+    limits.append((INFINITE, INFINITE))
+    assert share(4, 2000) == 2000
 
 
 def test_a_jobs_shell_gets_the_old_limit() -> None:
