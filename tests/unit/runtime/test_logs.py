@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
+import pty
+import select
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
-from meshcron.runtime.logs import LogFile, configure_logs
+from meshcron.runtime import logs
+from meshcron.runtime.logs import NOTICE, LogFile, configure_logs, without_waiting
 
 SCRIPT = """
 import structlog
@@ -27,8 +34,10 @@ print("went on")
 
 @pytest.fixture(autouse=True)
 def unconfigured() -> Iterator[None]:
+    before = logging.lastResort
     yield
     structlog.reset_defaults()
+    logging.lastResort = before
 
 
 def run(level: str, form: str, stderr: int) -> subprocess.CompletedProcess[bytes]:
@@ -67,6 +76,65 @@ def test_a_reader_that_went_ends_nothing() -> None:
     assert LogFile(writer).write("line\n") == 5
     os.close(writer)
     assert LogFile(writer).write("line\n") == 5
+
+
+def read_all(fd: int) -> bytes:
+    """What has been written; a terminal hands it over in pieces, one soon after the other."""
+    pieces = []
+    while select.select([fd], [], [], 0.2)[0]:
+        pieces.append(os.read(fd, 1 << 20))
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("open_pair", [os.pipe, pty.openpty, socket.socketpair], ids=["pipe", "terminal", "socket"])
+def test_a_reader_that_stalls_holds_nobody_up(open_pair: Callable[[], tuple[Any, Any]]) -> None:
+    """Lines that find no room are lost, and it is said how many once there is room again."""
+    ends = open_pair()
+    reader, writer = (os.dup(end if isinstance(end, int) else end.fileno()) for end in ends)
+    file = LogFile(without_waiting(writer), lambda lost: f"{lost} lost\n")
+    line = "x" * 150 + "\n"
+    for _ in range(5_000):
+        file.write(line)
+    seen = read_all(reader)
+    file.write("and on\n")
+    seen += read_all(reader)
+    file.write("and on\n")
+    assert read_all(reader).split() == [b"and", b"on"]
+    lines = seen.decode().split()
+    kept = lines.count(line.strip())
+    told = [int(before) for before, word in itertools.pairwise(lines) if word == "lost"]
+    assert kept > 50
+    # A line counts as lost also where only its end is. A terminal may find room once more by itself.
+    assert sum(told) in (5_000 - kept, 5_000 - kept + len(told))
+    assert seen.replace(b"\r", b"").endswith(b" lost\nand on\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_lost_lines_are_told_in_the_form_of_the_log(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a warning with a time, like any other line."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(logs, "STDERR_FD", writer)
+    configure_logs("info", form)
+    log = structlog.get_logger()
+    for number in range(1000):
+        log.info("x" * 150, number=number)
+    kept = read_all(reader).count(b"\n")
+    log.info("and on")
+    told, last = read_all(reader).decode().splitlines()[-2:]
+    assert "and on" in last
+    assert "warning" in told
+    assert NOTICE in told
+    if form == "json":
+        assert json.loads(told)["lines_lost"] == 1000 - kept
+
+
+def test_what_libraries_log_waits_for_nobody_either() -> None:
+    """It takes the same way."""
+    configure_logs("info", "text")
+    handler = logging.lastResort
+    assert isinstance(handler, logging.StreamHandler)
+    assert isinstance(handler.stream, LogFile)
+    assert handler.level == logging.WARNING
 
 
 def test_configured_here() -> None:
