@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import structlog
 
-from meshcron import configured
+from meshcron import configured, hangup
 from meshcron.api.app import Api, make_app
 from meshcron.api.entrance import CONNECTIONS_MAX
 from meshcron.api.inside import ask_inside
@@ -90,6 +90,7 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     open_files, passing = raise_limit(), failpoint(os.environ)
     code = START_OVER
     while code == START_OVER:
+        hangup.hold()  # once more: a loop that closes leaves the default
         set_aside.finish(Path(config.data_dir))
         code = asyncio.run(Process(config, reread, open_files=open_files, passing=passing).live())
     return code
@@ -142,6 +143,8 @@ class Process:
         loop, config = asyncio.get_running_loop(), self._config
         self._finish = Finish(loop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.hang_up)
+        if hangup.held():
+            self._reload.hang_up()
         try:
             self._store.directory.lock()
             found = self._found_key()

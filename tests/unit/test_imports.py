@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     **dict.fromkeys(INNER, INNER),
     "__init__": set(),
     "__main__": {"cli"},
+    "hangup": set(),
     "values": {"durations", "errors"},
     "config": {"values", "errors"},
     "reload": {"config", "errors"},
@@ -32,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "service": {"model", "errors", "commands"},
     "api": INNER | {"values", "service", "api"},
     "web": INNER | {"service", "api", "web"},
-    "cli": INNER | {"values", "config", "main", "cli", "core.schedule", "net.keys"},
+    "cli": INNER | {"values", "config", "hangup", "main", "cli", "core.schedule", "net.keys"},
 }
 """What the modules of a room may import of ours. `main` is not here: it alone sees all."""
 

@@ -64,6 +64,29 @@ def test_hup_reads_the_tags_again(stopped: RealAgent) -> None:
     assert run(agent, "on-db")["status"] == "success"
 
 
+def catches_hup(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a handler of HUP is in place: its bit in the process's status."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) & 1 << (signal.SIGHUP - 1))
+
+
+def test_hup_while_it_starts_is_obeyed_once_it_can_be(stopped: RealAgent) -> None:
+    """A reload in the first moment of a start, as a script may send it: the agent lives, and reads again."""
+    configure(stopped, "")
+    words = ["up", "--data-dir", str(stopped.folder), *LOOPBACK, *stopped.flags]
+    with stopped.folder.with_suffix(".log").open("wb") as log:
+        process = stopped.process = subprocess.Popen(
+            [sys.executable, "-m", "meshcron", *words], env=environment(), stdout=log, stderr=log
+        )
+    wait_for(lambda: catches_hup(process), "its handler")
+    assert not stopped.folder.exists()
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: not stopped.running or "the configuration was read again" in stopped.log, "it reads again")
+    wait_for(lambda: not stopped.running or (stopped.folder / "agent.json").exists(), "the agent's start")
+    assert stopped.running
+
+
 def test_a_copied_folder_goes_on_as_somebody_else(stopped: RealAgent) -> None:
     """Refused, with the flag that helps; with it everything is there, under a new node id, once and for all."""
     stopped.start()
