@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import click
 import structlog
 
 from meshcron import configured, hangup
@@ -51,9 +50,9 @@ from meshcron.runtime.failpoint import failpoint
 from meshcron.runtime.finish import START_OVER, Finish
 from meshcron.runtime.housekeeping import Housekeeping
 from meshcron.runtime.launch import RunAsPolicy
-from meshcron.runtime.logs import configure_logs
+from meshcron.runtime.logs import configure_logs, print_line, to_terminal
 from meshcron.runtime.mesh import Mesh
-from meshcron.runtime.open_files import raise_limit, share
+from meshcron.runtime.open_files import fill_standard, raise_limit, share
 from meshcron.runtime.process import Processes
 from meshcron.runtime.readiness import Readiness
 from meshcron.runtime.standing import Standing
@@ -84,6 +83,7 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     """Be an agent until TERM. Returns the exit code; raises StartRefused where the operator has to act. `reread` gives
     the configuration anew (HUP)."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    fill_standard()
     configure_logs(config.log_level, config.log_format)
     for warning in config.warnings():
         log.warning(warning)
@@ -280,9 +280,9 @@ class Process:
         await readiness.wait(self._finish, reachable)
         if not self._finish.decided:
             markers.drop(self._folder)
-            click.echo(f"meshcron: ready at {url}/v1/ (agent {self._config.name}, data in {self._folder})")
+            print_line(f"meshcron: ready at {url}/v1/ (agent {self._config.name}, data in {self._folder})")
             if self._invitation:
-                click.echo(self._invitation)
+                print_line(self._invitation)
             reachable()  # last: who waits for agent.json finds done and said what a start does and says
         code = await self._finish.code()
         if self._finish.failure:
@@ -421,7 +421,7 @@ class Process:
         key, file = new_key(), self._folder / FILE_NAME
         write_private(file, key.text + "\n")
         self._made_key = True
-        self._invitation = invitation(key, self._folder, to_terminal=sys.stdout.isatty())
+        self._invitation = invitation(key, self._folder, to_terminal=to_terminal())
         return FoundKey(key, str(file))
 
 

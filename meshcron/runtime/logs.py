@@ -1,11 +1,10 @@
-"""The agent's log: lines on standard error, as text or JSON."""
+"""The agent's log: lines on standard error, as text or JSON; and what it tells who started it, on standard output."""
 
 from __future__ import annotations
 
 import logging
 import os
 import select
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+STDOUT_FD = 1
 STDERR_FD = 2
 
 NOTICE = "this log could not be written for a while"
@@ -70,13 +70,23 @@ def without_waiting(fd: int) -> int:
         return fd
 
 
+def print_line(text: str) -> None:
+    """A line on standard output; lost where it cannot be written, like one of the log."""
+    LogFile(without_waiting(STDOUT_FD)).write(f"{text}\n")
+
+
+def to_terminal() -> bool:
+    """Whether a person reads what `print_line` says."""
+    return os.isatty(STDOUT_FD)
+
+
 def configure_logs(level: str, form: str) -> None:
     """From now on log lines of at least this level go to standard error; `form` is "text" or "json". What libraries log
     takes the same way, in a form of its own."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=os.isatty(STDERR_FD))
     )
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,

@@ -13,6 +13,10 @@ OPEN_FILES_WANTED = 65_536
 """For the 10,000 processes that `slots` may allow, their outputs, and twice as many connections."""
 
 
+STANDARD_FD_MAX = 2
+"""Standard error; see stdin(3)."""
+
+
 def raise_limit(wanted: int = OPEN_FILES_WANTED) -> int:
     """Raise this process's soft limit to `wanted` or as near as it may; returns what it was. Never lowers it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -20,6 +24,14 @@ def raise_limit(wanted: int = OPEN_FILES_WANTED) -> int:
     if soft != resource.RLIM_INFINITY and soft < reachable:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
     return soft
+
+
+def fill_standard() -> None:
+    """Give /dev/null to what is closed of standard input, output and error. The next file opened would be one of them:
+    lines of the log would go into it."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= STANDARD_FD_MAX:
+        pass
+    os.close(fd)
 
 
 def share(parts: int, most: int) -> int:

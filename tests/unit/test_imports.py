@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
 
 LIBRARIES: dict[str, str] = {
     "apprise": r"notify/apprise\.py",
-    "click": r"cli/.*|main\.py",
+    "click": r"cli/.*",
     "cron_descriptor": r"core/schedule_words\.py",
     "croniter": r"core/schedule\.py",
     "crontab": r"cli/.*",

@@ -143,6 +143,19 @@ def test_a_first_start_says_how_to_go_on(stopped: RealAgent) -> None:
     assert "mk1-" not in stopped.log
 
 
+@pytest.mark.parametrize(
+    "output", [">/dev/full", "| true", ">&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"]
+)
+def test_it_starts_also_where_nobody_hears_that(stopped: RealAgent, output: str) -> None:
+    """The disk under its output is full, the reader has gone, or it has no output: the agent starts, and runs jobs."""
+    launch(stopped, "/bin/sh", "-c", f'"$@" {output}', "sh")
+    stopped.add("greets", "echo hello")
+    assert run(stopped, "greets")["output"] == "hello\n"
+    os.kill(stopped.record["pid"], signal.SIGTERM)
+    assert stopped.process is not None
+    stopped.process.wait(READY_SECONDS)
+
+
 def test_no_file_gets_the_key(stopped: RealAgent) -> None:
     """Where the output is kept, as a service's is, the line names the command that prints the key."""
     stopped.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 
 import pytest
 
@@ -81,3 +82,14 @@ def test_the_trampoline_lowers_it_first() -> None:
     user, tools = User("alice", 1000, 1000, "/home/alice"), Tools("", "", "")
     assert Planner(RunAsPolicy(), user, tools, 1024).plan(launch, "/f/a").argv[2] == "ulimit -S -n 1024; " + PLAIN
     assert Planner(RunAsPolicy(), user, tools).plan(launch, "/f/a").argv[2] == PLAIN
+
+
+@pytest.mark.parametrize("closed", ["", ">&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_becomes_standard_output(closed: str) -> None:
+    """The next one that is opened has a number of its own, whichever of the three were closed."""
+    script = (
+        "import os; from meshcron.runtime.open_files import fill_standard; fill_standard(); fill_standard(); "
+        "os._exit(os.open('/dev/null', os.O_RDONLY))"
+    )
+    done = subprocess.run(["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script], check=False)
+    assert done.returncode == 3
