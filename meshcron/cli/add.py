@@ -150,6 +150,8 @@ def command_line(words: tuple[str, ...]) -> str:
 
 
 def _payload(file: str) -> str:
+    if file == STDIN and sys.stdin is None:
+        raise Failure("cannot read - (standard input is closed); name another --payload-file", USAGE)
     try:
         return sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
     except OSError as error:
@@ -170,7 +172,7 @@ def _on_one(client: Client, one: bool | None, *, has_tags: bool) -> bool:
 
 
 def _on_a_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))  # None: it is closed
 
 
 def _one_of(client: Client, tags: dict[str, str]) -> dict[str, str]:

@@ -6,11 +6,13 @@ line of help of each stands here for that reason (a test holds it to the command
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import click
@@ -18,6 +20,9 @@ import click
 from meshcron import __version__
 from meshcron.cli import failures
 from meshcron.errors import MeshcronError
+
+WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What a write to standard output fails with, besides EPIPE. No file of a name is meant: those errors tell theirs."""
 
 HELP_COLUMNS = 100
 """Widest help, as far as the terminal goes; longer lines are hard to follow."""
@@ -139,14 +144,28 @@ class Root(click.Group):
             return _complain(str(failure), failure.exit_code)
         except click.Abort:
             return failures.INTERRUPTED
+        except OSError as error:
+            if error.errno not in WRITE_ERRORS or error.filename is not None:
+                return _complain(_defect(error), failures.JOB_FAILED)
+            _give_up_output()
+            return _complain(f"cannot write: {error.strerror}", failures.JOB_FAILED)
         except Exception as error:  # noqa: BLE001 - the outermost edge: a person gets a line, never a traceback
             return _complain(_defect(error), failures.JOB_FAILED)
         return code if isinstance(code, int) else 0
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(click.style("meshcron:", fg="red") + " " + message, err=True)
+    with suppress(OSError):  # the code says it, too
+        click.echo(click.style("meshcron:", fg="red") + " " + message, err=True)
     return code
+
+
+def _give_up_output() -> None:
+    """Let nothing be written any more: the interpreter would try what is left once more, and end with 120."""
+    with suppress(OSError, ValueError):  # closed, or a test's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _defect(error: Exception) -> str:

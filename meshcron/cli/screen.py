@@ -123,7 +123,7 @@ def write(chunk: bytes) -> None:
 
 
 def _prints_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return sys.stdout is not None and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _cell(value: object) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -195,6 +198,26 @@ def test_who_has_said_where_is_not_asked(
     assert cli("add", "alone", "@daily", "--", "true").stderr == ""
     agent.members *= 2
     assert cli("add", "hello", "@daily", *said, "--", "true").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "line"),
+    [
+        ([], 0, ""),
+        (
+            ["--payload-file", "-"],
+            2,
+            "meshcron: cannot read - (standard input is closed); name another --payload-file\n",
+        ),
+    ],
+)
+def test_closed_input_is_no_defect(agent: Any, options: list[str], code: int, line: str) -> None:
+    """`<&-`: nobody can be asked, and nothing be read."""
+    words = [sys.executable, "-m", "meshcron", "add", "hello", "@daily", *options, "--", "true"]
+    env = os.environ | {"MESHCRON_URL": agent.url, "MESHCRON_TOKEN": agent.token}
+    command = ["/bin/sh", "-c", '"$@" <&-', "sh", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (code, line)
 
 
 def test_payload_from_a_file_and_from_stdin(cli: Any, agent: Any, tmp_path: Path) -> None:

@@ -122,6 +122,25 @@ def test_a_reader_that_goes_ends_quietly() -> None:
     assert ended.returncode == 1
 
 
+@pytest.mark.parametrize("words", ["explain @daily", "explain @daily --json", "--help", "--version"])
+def test_output_that_cannot_be_written_is_said_in_one_line(words: str) -> None:
+    """The disk is full: that is nobody's defect, and no success."""
+    command = [sys.executable, "-m", "meshcron", *words.split()]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+        assert (ended.returncode, ended.stderr) == (1, "meshcron: cannot write: No space left on device\n")
+        silent = subprocess.run(command, stdout=full, stderr=full, timeout=20, check=False)
+        assert silent.returncode == 1
+
+
+@pytest.mark.parametrize("words", ["explain @daily", "explain @daily --json", "--help"])
+def test_closed_output_is_no_defect(words: str) -> None:
+    """`>&-`: nobody wants to know."""
+    command = ["/bin/sh", "-c", '"$@" <&- >&-', "sh", sys.executable, "-m", "meshcron", *words.split()]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_help_loads_nothing_heavy() -> None:
     """`meshcron --help` costs click and nothing else: that is what keeps it under 0.15 s."""
     script = "import sys\nfrom meshcron.cli.root import root\ntry:\n root.main(['--help'])\nexcept SystemExit: pass\n"
