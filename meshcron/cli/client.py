@@ -19,6 +19,9 @@ from meshcron.cli.local import Endpoint
 ANSWER_SECONDS = 30.0
 """Silence after which an agent counts as not answering: a write takes at most 5 s (API.md, Errors)."""
 
+TLS_SECONDS = 5.0
+"""Silence after which a TLS handshake counts as failed: a port of plain HTTP waits for a line of text all the while."""
+
 PATIENCE_SECONDS = 10.0
 """How long a command waits for a leader before it gives up; a fail-over takes 1.3 s at worst (DESIGN, Speed)."""
 
@@ -49,6 +52,24 @@ class Broken(Failure):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, NO_AGENT)
+
+
+class Secured(http.client.HTTPConnection):
+    """With TLS, and less patience for its handshake than for an answer."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def connect(self) -> None:
+        """TCP, then TLS. Raises Broken where nothing is said to the latter."""
+        super().connect()
+        self.sock.settimeout(TLS_SECONDS)
+        try:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        except TimeoutError:
+            where = f"{_bracketed(self.host)}:{self.port}"
+            said = f"what listens at {where} does not answer in TLS within {TLS_SECONDS:g} s"
+            raise Broken(f"{said}; where it is an agent without tls_cert, say --url http://{where}") from None
+        self.sock.settimeout(ANSWER_SECONDS)
 
 
 class Client:
@@ -205,8 +226,12 @@ def _target(path: str, query: Query | None) -> str:
 def _connection(endpoint: Endpoint) -> http.client.HTTPConnection:
     base = urlsplit(endpoint.url)
     if base.scheme == "https":
-        return http.client.HTTPSConnection(str(base.hostname), base.port, timeout=ANSWER_SECONDS)
+        return Secured(str(base.hostname), base.port, timeout=ANSWER_SECONDS)
     return http.client.HTTPConnection(str(base.hostname), base.port, timeout=ANSWER_SECONDS)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _read(response: http.client.HTTPResponse, endpoint: Endpoint) -> bytes:

@@ -249,3 +249,17 @@ def test_no_text_names_a_path_that_is_not_there(file: Path) -> None:
     router = Router(ROUTES)
     for path in re.findall(r"[A-Z]+ (/v1/[a-z/{}]*)", file.read_text()):
         assert router.find(path), path
+
+
+def test_https_to_a_port_of_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a line that never comes: said after a moment, with what to type instead."""
+    monkeypatch.setattr(module, "TLS_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        where = f"127.0.0.1:{plain.getsockname()[1]}"
+        with pytest.raises(Failure) as failure:
+            Client(Endpoint(f"https://{where}", "")).get("/v1/")
+    assert str(failure.value) == (
+        f"what listens at {where} does not answer in TLS within 0.2 s; "
+        f"where it is an agent without tls_cert, say --url http://{where}"
+    )
+    assert failure.value.exit_code == 4
