@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,9 @@ def test_only_an_agent_outlives_it(word: str, code: int) -> None:
     """Any other command ends with the terminal that it was typed at."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, word], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "lives\n" if code == 0 else ""), done.stderr
+
+
+def test_what_comes_before_the_first_moment_is_systemds_to_mend() -> None:
+    """The interpreter itself takes a while to start: the unit says that an end by HUP is none."""
+    unit = Path(__file__).parents[2] / "conf" / "meshcron.service"
+    assert "RestartForceExitStatus=SIGHUP" in unit.read_text().splitlines()
