@@ -1758,6 +1758,11 @@ def test_a_voter_that_leaves_does_not_take_the_last_majority_along() -> None:
     at_end(world, restart=False)
 
 
+def others_of(host: Host) -> OtherAgents:
+    """What its API asks who leads."""
+    return OtherAgents(host.agent, host.node_id, None, "", auth_on=True, index_on_disk=lambda: 0)  # type: ignore[arg-type]
+
+
 def standing(host: Host) -> Standing:
     """What an agent says of itself."""
     facts = Facts(
@@ -1784,7 +1789,7 @@ def test_a_removed_member_says_so(eligible: bool) -> None:
     world.run_for(5)
     assert standing(leaving).why_not_ready() == REMOVED
     with pytest.raises(RefusedByMembers, match="it was removed from this cluster"):
-        OtherAgents(leaving.agent, leaving.node_id, None, "", auth_on=True).where()  # type: ignore[arg-type]
+        others_of(leaving).where()
     if eligible:  # a worker holds no log: it begins as a newcomer
         leaving.crash()
         leaving.start()
@@ -1811,8 +1816,7 @@ def test_a_member_that_one_refuses_believes_the_leader() -> None:
     world.run_for(3)
     assert world.leader() is leader
     assert standing(host).why_not_ready() is None
-    others = OtherAgents(host.agent, host.node_id, None, "", auth_on=True, index_on_disk=lambda: 0)  # type: ignore[arg-type]
-    assert others.where()
+    assert others_of(host).where()
 
 
 def test_a_leader_that_leaves_hands_over_first() -> None:
