@@ -19,7 +19,7 @@ from meshcron.runtime.output import OUTPUT_BYTES_MIN, OutputFile
 from meshcron.runtime.process_ending import ending_of
 from meshcron.runtime.process_folder import Folders, Remains
 from meshcron.runtime.process_outputs import Outputs
-from meshcron.runtime.process_reaper import reap
+from meshcron.runtime.process_reaper import Reaper
 from meshcron.runtime.process_record import Process
 from meshcron.runtime.process_spawn import become_subreaper, guard_descriptors
 from meshcron.runtime.process_starts import Starts
@@ -36,7 +36,8 @@ WATCH_FAST_FOR_SECONDS = 1.0
 """For so long after it last did: who writes so much seldom stops for good."""
 
 WATCH_IDLE_SECONDS = 1.0
-"""How often orphans are reaped when nothing runs but the agent still has children (a daemon that a job left)."""
+"""How often orphans are reaped when nothing runs but the agent still has children (a daemon that a job left, or what
+was there before the agent)."""
 
 
 class Processes:
@@ -44,7 +45,7 @@ class Processes:
 
     `emit` hears how each went, from within `adopt` and `signal` or later from the loop. At most one process is ever
     started under one execution id. Reaps the orphans of jobs: who else starts processes in the agent must leave them
-    in the agent's session.
+    in the agent's session, and wait for them (process_reaper.py).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Processes:
         self._running: dict[str, Process] = {}
         self._children: dict[int, Process] = {}
         self._table: Table | None = None
+        self._reaper: Reaper
         self._watch: asyncio.TimerHandle | None = None
         self._fast_until = 0.0
         self._loop: asyncio.AbstractEventLoop
@@ -88,6 +90,8 @@ class Processes:
         planner = Planner(self._policy, User.own(), Tools.found(), self._open_files)
         self._starts.start(self._loop, planner)
         self._shell_reports = shell_reports_deaths()
+        self._reaper = Reaper(self._ended, self._starts.may_have_made, self._loop.time)
+        self._watch_within(WATCH_IDLE_SECONDS)
 
     def close(self) -> None:
         """Let go of everything; processes run on and are adopted by the next session. Emits nothing from now on."""
@@ -252,7 +256,7 @@ class Processes:
     def _look(self) -> None:
         """Reap orphans, keep outputs bounded; come back as soon as anything gives reason to."""
         self._watch = None
-        parent = reap(self._ended, self._starts.may_have_made)
+        parent = self._reaper.look()
         written, fast = self._outputs.look()
         for process in self._running.values():
             fast |= process.keep_bounded()

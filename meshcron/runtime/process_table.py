@@ -54,6 +54,12 @@ def process_stat(pid: int) -> ProcessStat | None:
         os.close(fd)
 
 
+def children() -> list[ProcessStat]:
+    """The processes whose parent is this one, also those that have ended and were not waited for (state Z)."""
+    own = os.getpid()
+    return [stat for stat in map(process_stat, _pids()) if stat and stat.parent == own]
+
+
 def signal_process(stat: ProcessStat, number: int) -> None:
     """Signal exactly this process, not another that got its number; one that is gone or not ours to signal is left."""
     try:

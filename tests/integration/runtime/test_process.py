@@ -14,6 +14,7 @@ import pytest
 
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
 from meshcron.model import Limits
+from meshcron.runtime import process_reaper
 from meshcron.runtime.process_starts import UNDER_WAY_MAX
 from meshcron.runtime.process_table import process_stat
 
@@ -357,6 +358,38 @@ def test_orphans_are_reaped(play: Play) -> None:
         assert stat is not None
         assert stat.parent == os.getpid()
         await stage.until(lambda: process_stat(orphan) is None)
+
+    play(story)
+
+
+def test_a_child_that_nobody_waits_for_keeps_no_other_from_being_reaped(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script left it before it became the agent (`sleep 3 & exec meshcron up`): the kernel shows it first for ever.
+    Orphans go meanwhile, and at last it goes, too, and what it left; not what somebody waits for."""
+    monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 1.5)
+    left = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 0.1 & exit 3"], {})
+
+    async def story(stage: Stage) -> None:
+        ending = await stage.run("(setsid sh -c 'echo $$; exec sleep 0.5 >/dev/null 2>&1' &) ; sleep 0.2")
+        orphan = int(ending.output_tail)
+        await stage.until(lambda: process_stat(orphan) is None)
+        assert process_stat(left) is not None
+        other = await asyncio.create_subprocess_exec("/bin/sh", "-c", "sleep 1; exit 7")
+        await stage.until(lambda: process_stat(left) is None and not zombies())
+        assert await other.wait() == 7
+        assert (await stage.run("exit 5", "b")).exit_code == 5
+
+    play(story)
+
+
+def test_what_was_there_before_the_first_job_is_reaped(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that runs nothing looks, too, as long as it has children."""
+    monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 0.5)
+    left = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+
+    async def story(stage: Stage) -> None:
+        await stage.until(lambda: process_stat(left) is None)
 
     play(story)
 
