@@ -8,7 +8,8 @@ Folders and files are used again, renamed, instead of removed and made anew: bef
 every one deleted in the last minutes (fs/ext4/ialloc.c, recently_deleted). With a hundred executions a second, a file
 made and a file removed for each, that comes to milliseconds a file; a rename takes 20 microseconds.
 
-An output is only used again by the user who owned it, and when nobody can write it any more.
+An output is only used again by the user who owned it, and when nobody can write it any more; a folder only without
+the output of another execution. The folders named above are made again where somebody has removed them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from meshcron.runtime.output import OUTPUT_BYTES_MIN, OutputFile
 
@@ -40,6 +43,8 @@ _STAT_BLOCK_BYTES = 512
 
 _NO_OUTPUT = -1
 """In place of the owner of the output in a spare folder that has none."""
+
+log = structlog.get_logger("meshcron")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +81,15 @@ class Folders:
 
     def start(self) -> None:
         """Make what is not there yet, and find the spare outputs of earlier sessions."""
-        for folder in (self._root, Path(self.prefix), self._kept, self._spare):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
+        self._root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make()
         for path in self._spare.iterdir():
             self._outputs[path.stat().st_uid].append(path.name)
+
+    def _make(self) -> None:
+        for folder in (self._root, Path(self.prefix), self._kept, self._spare):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
 
     def path(self, execution_id: str) -> str:
         """Where an execution's folder is, or would be. Raises ValueError for an id that is no plain name."""
@@ -97,11 +106,26 @@ class Folders:
         if self._folders[uid] and self._reuse(self._folders[uid].popleft(), execution_id):
             return path
         if not (self._folders[_NO_OUTPUT] and self._reuse(self._folders[_NO_OUTPUT].popleft(), execution_id)):
-            os.mkdir(path, 0o700)  # noqa: PTH102 - the hot path of every launch
+            self._mkdir(path)
         if self._outputs[uid]:
             with suppress(OSError):  # somebody tidied up: a new one is made when it is opened
                 self._spare.joinpath(self._outputs[uid].popleft()).rename(f"{path}/output")
         return path
+
+    def _mkdir(self, path: str) -> None:
+        try:
+            os.mkdir(path, 0o700)  # noqa: PTH102 - the hot path of every launch
+        except FileNotFoundError:  # somebody removed what is above it
+            self._make()
+            os.mkdir(path, 0o700)  # noqa: PTH102
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename; raises FileNotFoundError only where the source is not there."""
+        try:
+            source.rename(target)
+        except FileNotFoundError:
+            self._make()
+            source.rename(target)
 
     def _reuse(self, spare: _Spare, execution_id: str) -> bool:
         """False: somebody removed the spare, or the execution has a folder (mkdir will say so). It is not used then."""
@@ -114,17 +138,22 @@ class Folders:
         return True
 
     def retire(self, execution_id: str, *, empty: bool, owner: int | None) -> None:
-        """The execution is over and committed: keep its output unless `empty`, and its folder for another.
+        """The execution is over and committed: keep its output unless `empty`, and its folder for another. An output
+        that cannot be moved stays where it is, with the folder, until it is dropped.
 
         `owner`: the uid whose next execution may have the empty output; None when something may still write it.
         """
         path = self.path(execution_id)
-        with suppress(FileNotFoundError):
-            if not empty:
-                Path(path, "output").rename(self._kept / execution_id)
-            elif owner is None:
-                Path(path, "output").unlink()
         uses = self._uses.pop(execution_id, 0) + 1
+        try:
+            with suppress(FileNotFoundError):  # no output
+                if not empty:
+                    self._move(Path(path, "output"), self._kept / execution_id)
+                elif owner is None:
+                    Path(path, "output").unlink()
+        except OSError as error:
+            log.warning("the output of an execution cannot be moved", execution=execution_id, why=str(error))
+            return
         if uses < USES_MAX and sum(map(len, self._folders.values())) < SPARES_MAX:
             key = owner if empty and owner is not None else _NO_OUTPUT
             self._folders[key].append(_Spare(execution_id, uses))
@@ -165,7 +194,7 @@ class Folders:
         """Remove what there is of an execution; nothing is fine."""
         with suppress(ValueError):
             path = self.path(execution_id)
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # nothing is there; what cannot be removed now is found by the next sweep
                 self._empty(execution_id)
             self._uses.pop(execution_id, None)
             for spares in self._folders.values():
@@ -181,7 +210,7 @@ class Folders:
                 kept.unlink()
                 return
             os.truncate(kept, 0)
-            kept.rename(self._spare / execution_id)
+            self._move(kept, self._spare / execution_id)
             self._outputs[file.owner()].append(execution_id)
         finally:
             # After the truncation, and before anybody writes: otherwise ext4 would flush at the writer's close

@@ -143,6 +143,10 @@ class Starts:
 
     def _output(self, plan: Plan, folder: str) -> OutputFile:
         output = self._open_output(folder)
+        if output.total_bytes:  # a spare one that somebody has written into since: it is no output of this execution
+            output.close()
+            os.unlink(f"{folder}/output")  # noqa: PTH108 - as all paths of a launch
+            output = self._open_output(folder)
         try:
             if plan.gid is not None:
                 output.give_to(plan.uid, plan.gid)

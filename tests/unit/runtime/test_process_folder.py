@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,60 @@ def test_a_spare_that_vanished_is_no_harm(folders: Folders) -> None:
     Path(folders.path("a")).rmdir()
     folders.take("b", UID)
     assert names(folders) == {"b"}
+
+
+def test_where_outputs_are_kept_is_made_again(folders: Folders, tmp_path: Path) -> None:
+    """Somebody removed kept/: the output is kept all the same, and is in no other execution's folder."""
+    take(folders, "a", "of a")
+    (tmp_path / "executions" / "kept").rmdir()
+    folders.retire("a", empty=False, owner=UID)
+    folders.take("b", UID)
+    assert not (Path(folders.path("b")) / "output").exists()
+    kept = folders.output("a")
+    assert kept
+    assert kept.read_text() == "of a"
+    assert (tmp_path / "executions" / "kept").stat().st_mode & 0o777 == 0o700
+
+
+def test_where_spares_are_kept_is_made_again(folders: Folders, tmp_path: Path) -> None:
+    """Somebody removed spare/: a pruned output goes all the same."""
+    take(folders, "a", "of a")
+    folders.retire("a", empty=False, owner=UID)
+    (tmp_path / "executions" / "spare").rmdir()
+    folders.drop("a")
+    assert folders.output("a") is None
+    folders.take("b", UID)
+    assert (Path(folders.path("b")) / "output").read_text() == ""
+
+
+def test_an_output_that_cannot_be_kept_stays_with_its_folder(folders: Folders, tmp_path: Path) -> None:
+    """Something else is in the place of kept/: nobody else gets the folder, and it goes with its record."""
+    take(folders, "a", "of a")
+    (tmp_path / "executions" / "kept").rmdir()
+    (tmp_path / "executions" / "kept").touch()
+    folders.retire("a", empty=False, owner=UID)
+    folders.take("b", UID)
+    assert not (Path(folders.path("b")) / "output").exists()
+    found = folders.output("a")
+    assert found
+    assert found.read_text() == "of a"
+    folders.drop("a")
+    assert names(folders) == {"b"}
+
+
+def test_all_folders_are_made_again(folders: Folders, tmp_path: Path) -> None:
+    """Somebody removed all of them, with what ran: the next executions have theirs."""
+    for name in ("runs", "spare"):
+        take(folders, name)
+    folders.retire("spare", empty=True, owner=UID)
+    shutil.rmtree(tmp_path / "executions")
+    folders.retire("runs", empty=False, owner=UID)
+    for name in ("a", "b", "c"):
+        take(folders, name, "hello")
+    folders.retire("a", empty=False, owner=UID)
+    kept = folders.output("a")
+    assert kept
+    assert kept.read_text() == "hello"
 
 
 def test_a_dropped_spare_is_gone(folders: Folders) -> None:

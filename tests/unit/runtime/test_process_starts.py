@@ -177,6 +177,22 @@ def test_what_the_kernel_refuses_was_not_started(play: Play) -> None:
     play(story)
 
 
+def test_nothing_starts_with_the_output_of_another(play: Play, tmp_path: Path) -> None:
+    """Somebody has written into the spare output that it gets."""
+
+    async def story(stage: Stage) -> None:
+        spare = tmp_path / "executions" / "open" / "spare"
+        stage.starts._folders.take("spare", os.geteuid())
+        (spare / "output").write_text("of another")
+        stage.starts._folders.retire("spare", empty=True, owner=os.geteuid())
+        stage.launch("a")
+        await stage.handed_over(1)
+        assert (tmp_path / "executions" / "open" / "a" / "output").read_text() == ""
+        assert not spare.exists()
+
+    play(story)
+
+
 def test_an_id_is_started_once(play: Play) -> None:
     """Its folder is there: something ran, or may have run, under this id."""
 
