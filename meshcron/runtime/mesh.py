@@ -259,7 +259,7 @@ class Mesh:
 
     def install_snapshot(self, effect: InstallSnapshot) -> None:
         """The one that just arrived takes the place of catalog and log."""
-        self._install(effect.n, LogBase(effect.index, effect.term, effect.crc), self._snapshots.whole)
+        self._install(effect.n, LogBase(effect.index, effect.term, effect.crc), self._snapshots.take())
 
     def knock(self, effect: Knock) -> None:
         """Say Hello at a gate, unless we stand there already."""

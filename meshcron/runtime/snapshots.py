@@ -30,6 +30,9 @@ from meshcron.store.snapshot import READ_ERRORS, Chunk, Snapshot, is_sound, is_w
 STALLED_SECONDS = 10.0
 """A snapshot that nobody asked to go on with for so long is given up; it holds the `-wal` open."""
 
+ABANDONED_SECONDS = 2 * STALLED_SECONDS
+"""A snapshot of which nothing more has come for so long is let go of: its sender has given up, or is gone."""
+
 REPEAT_SECONDS = 1.0
 """A chunk unanswered for so long is sent again."""
 
@@ -54,6 +57,7 @@ class Arriving(Struct):
     term: int
     index: int
     chunks: list[Chunk]
+    heard_at: float = 0.0
 
 
 class Snapshots:
@@ -66,8 +70,8 @@ class Snapshots:
         self._handle: Callable[[Event], None] = lambda _: None
         self._sending: dict[str, Sending] = {}
         self._arriving: Arriving | None = None
-        self.whole: tuple[Chunk, ...] = ()
-        """The chunks of the snapshot that last arrived, for the writer."""
+        self._whole: Arriving | None = None
+        """The one that has arrived, until it is taken."""
 
     def start(self, handle: Callable[[Event], None]) -> None:
         """From now on events go there."""
@@ -113,7 +117,8 @@ class Snapshots:
         self._send_chunk(sender)
 
     async def watch(self) -> None:
-        """For as long as the agent runs: repeat what was not answered, give up what stalls."""
+        """For as long as the agent runs: repeat what was not answered, give up what stalls, let go of what is not
+        wanted."""
         while True:
             await asyncio.sleep(REPEAT_SECONDS)
             self._look()
@@ -126,6 +131,13 @@ class Snapshots:
                 self._handle(SnapshotSent(to, arrived=False))
             elif waited > REPEAT_SECONDS:
                 self._send_chunk(to)
+        if self._is_old(self._arriving):
+            self._arriving = None
+        if self._is_old(self._whole):
+            self._whole = None
+
+    def _is_old(self, one: Arriving | None) -> bool:
+        return one is not None and self._now() - one.heard_at > ABANDONED_SECONDS
 
     def _send_chunk(self, to: str) -> None:
         one = self._sending[to]
@@ -156,6 +168,7 @@ class Snapshots:
             if message.number:
                 return
             arriving = self._arriving = Arriving(sender, message.term, message.index, [])
+        arriving.heard_at = self._now()
         if message.number == len(arriving.chunks):
             chunk = Chunk(
                 number=message.number,
@@ -179,8 +192,15 @@ class Snapshots:
         except (ValueError, KeyError):
             log.exception("a snapshot is malformed", sender=arriving.sender)
             return
-        self.whole = tuple(arriving.chunks)
+        self._whole = arriving
         self._handle(SnapshotArrived(arriving.sender, arriving.term, index, term, crc, catalog))
+
+    def take(self) -> tuple[Chunk, ...]:
+        """The chunks of the one that has just arrived, for the writer. They are given away: it may be as large as the
+        catalog, and nobody needs it twice."""
+        whole, self._whole = self._whole, None
+        assert whole is not None, "no snapshot has arrived"
+        return tuple(whole.chunks)
 
 
 def catalog_of(found: list[KeyedRow]) -> Loaded:

@@ -119,16 +119,24 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while (work := self._next()) is not None:
-                match work:
-                    case _Install():
-                        self._commit_snapshot(work)
-                    case _Rows():
-                        self._commit_rows(self._group(work))
+            while self._work():
                 self._checkpoint_at(CHECKPOINT_FRAMES)
             self._settle()
         except BaseException as error:  # noqa: BLE001 whatever it is, nothing more is durable: the agent must exit
             self._hop(self._on_failure, error)
+
+    def _work(self) -> bool:
+        """The next piece of work; False where that was the last. Nothing of it is held while the next one is waited
+        for: a snapshot may be as large as the catalog."""
+        work = self._next()
+        match work:
+            case None:
+                return False
+            case _Install():
+                self._commit_snapshot(work)
+            case _Rows():
+                self._commit_rows(self._group(work))
+        return True
 
     def _next(self) -> _Rows | _Install | None:
         """Waits for work. A quiet second is used to prove the last commit and to checkpoint; then the wait is long."""

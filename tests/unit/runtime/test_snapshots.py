@@ -21,7 +21,7 @@ from meshcron.model import Member
 from meshcron.net.keys import ClusterKey, CurvePair
 from meshcron.rows import JobRow, MetaRow
 from meshcron.runtime.mesh import Mesh, Place
-from meshcron.runtime.snapshots import REPEAT_SECONDS, STALLED_SECONDS, Snapshots
+from meshcron.runtime.snapshots import ABANDONED_SECONDS, REPEAT_SECONDS, STALLED_SECONDS, Snapshots
 from tests.unit.store.conftest import Agent
 
 TERM, INDEX, CRC = 3, 7, 99
@@ -121,8 +121,8 @@ def test_it_arrives_chunk_by_chunk(wire: Wire) -> None:
         SnapshotWanted(INDEX, number + 1) for number in range(len(chunks))
     ]
     assert len(seen) == MESSAGES
-    assert len(wire.follower.whole) == len(chunks)
     arrived_once(wire)
+    assert len(wire.follower.take()) == len(chunks)
 
 
 MESSAGES = 8
@@ -260,6 +260,43 @@ def test_chunks_of_two_senders_do_not_mix(wire: Wire) -> None:
     assert [cast("SnapshotArrived", one).sender for one in wire.told["follower"]] == ["other"]
 
 
+def held(wire: Wire) -> tuple[bool, bool]:
+    """Whether the follower holds a part of a snapshot in memory, and a whole one."""
+    return wire.follower._arriving is not None, wire.follower._whole is not None
+
+
+def test_one_that_was_taken_is_let_go_of(wire: Wire) -> None:
+    """It may be as large as the catalog."""
+    sent(wire)
+    assert wire.follower.take()
+    assert held(wire) == (False, False)
+
+
+def test_one_that_is_not_wanted_is_let_go_of(wire: Wire) -> None:
+    """It was whole, and the core had no use for it."""
+    sent(wire)
+    wire.wait(ABANDONED_SECONDS)
+    assert held(wire) == (False, True)
+    wire.wait(0.1)
+    assert held(wire) == (False, False)
+
+
+def test_one_whose_sender_is_gone_is_let_go_of(wire: Wire) -> None:
+    """Each chunk gives it more time; what comes after that belongs to nothing."""
+    first, second, third, _ = sent(wire)
+    wire.follower.take()
+    for chunk in (first, second):
+        wire.wait(ABANDONED_SECONDS)
+        wire.follower.chunk("leader", chunk)
+    wire.wait(ABANDONED_SECONDS)
+    assert held(wire) == (True, False)
+    wire.wait(0.1)
+    assert held(wire) == (False, False)
+    wire.wire.clear()
+    wire.follower.chunk("leader", third)
+    assert not wire.wire
+
+
 # the guard before them
 
 
@@ -333,7 +370,7 @@ def test_whose_chunk_counts(wire: Wire, mesh: Mesh, sender: str, counts: bool) -
         mesh._heard(sender, 0, chunk)
     assert said == ([(sender, SnapshotWanted(INDEX, number + 1)) for number in range(len(chunks))] if counts else [])
     assert [type(one) for one in told] == ([SnapshotArrived] if counts else [])
-    assert (mesh._snapshots._arriving, bool(mesh._snapshots.whole)) == (None, counts)
+    assert (mesh._snapshots._arriving, mesh._snapshots._whole is not None) == (None, counts)
 
 
 @pytest.mark.parametrize("sender", ["voter", "learner", "worker", "removed", "stranger"])

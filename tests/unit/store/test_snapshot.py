@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,20 @@ def install(agent: Any, base: LogBase, chunks: list[Chunk]) -> None:
 
 def catalog(loaded: Loaded) -> list[Any]:
     return [loaded.meta, loaded.jobs, loaded.job_states, loaded.owed, loaded.members, loaded.tokens, loaded.calls]
+
+
+class Chunks(list[Chunk]):
+    """A list that can be watched."""
+
+
+def test_what_was_installed_is_let_go_of(agent: Any, other: Any, build: Any) -> None:
+    """The writing thread waits for the next work with nothing in its hands: the chunks may be as large as a catalog."""
+    fill(agent, build)
+    chunks, gone = Chunks(take(agent)), threading.Event()
+    watched = weakref.ref(chunks, lambda _: gone.set())
+    install(other, agent.store.log_end, chunks)
+    del chunks
+    assert gone.wait(20), gc.get_referrers(watched())
 
 
 def test_another_agent_takes_the_catalog_over_and_keeps_its_own(agent: Any, other: Any, build: Any) -> None:
