@@ -160,7 +160,9 @@ class Process:
                 return self._start_anew(sockets, "others vote in its cluster, which goes on without it")
             self._key = found or self._new_key()
             keep_key(self._key, self._folder)
-            return await self._with_store(loaded, sockets, secured)
+            parts = self._build(loaded)
+            del loaded  # as large as the catalog, and this frame lives as long as the agent
+            return await self._with_store(parts, sockets, secured)
         except OSError as error:
             raise StartRefused(words(error, self._folder)) from error
         finally:
@@ -188,11 +190,8 @@ class Process:
             one.close()
         return self._start_over(why, loud=loud)
 
-    async def _with_store(
-        self, loaded: Loaded, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None
-    ) -> int:
+    async def _with_store(self, parts: Parts, sockets: Sequence[socket.socket], secured: ssl.SSLContext | None) -> int:
         """The processes and the writer first, the API last; closed in reverse."""
-        parts = self._build(loaded)
         parts.processes.start()
         parts.writer.start()
         parts.housekeeping.start()
