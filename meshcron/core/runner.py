@@ -50,6 +50,10 @@ RESEND_US = SECOND_US
 FORGET_EVERY_US = SECOND_US
 """How often acknowledged rows are looked through for those that may be forgotten."""
 
+DEAD_DEADLINES_MAX = 64
+"""Deadlines of executions that have ended are looked for once there are so many, beside four for each that runs; two
+each are the most that may still come true."""
+
 TICKS_PER_SECOND = 100
 """The kernel's unit of a process's start time (USER_HZ, fixed at 100 on Linux for user space)."""
 
@@ -305,7 +309,7 @@ class Runner:
             self._terminate(seen, seen.ending_as, turn)
         if seen.order and seen.order.timeout_us:
             started_boot_us = min(turn.now.boot_us, event.process_start * SECOND_US // TICKS_PER_SECOND)
-            heapq.heappush(self._deadlines, (started_boot_us + seen.order.timeout_us, seen.execution_id, False))
+            self._limit(started_boot_us + seen.order.timeout_us, seen.execution_id, force=False)
         if self.leader:
             report = StartedReport((StartedItem(seen.execution_id, seen.started_wall_us),))
             turn.at_once(Send(self.leader, report))
@@ -346,6 +350,7 @@ class Runner:
             return
         self._busy -= 1
         self._finish(seen, item, turn)
+        self._prune_deadlines()
         self._fire(turn)
 
     def _finish(self, seen: Seen, item: ResultItem, turn: Turn) -> None:
@@ -432,7 +437,28 @@ class Runner:
         if seen.state == "starting":
             return  # nobody is there to hear it yet
         turn.at_once(SignalProcess(seen.execution_id, force=False))
-        heapq.heappush(self._deadlines, (turn.now.boot_us + GRACE_US, seen.execution_id, True))
+        self._limit(turn.now.boot_us + GRACE_US, seen.execution_id, force=True)
+
+    def _limit(self, boot_us: int, execution_id: str, *, force: bool) -> None:
+        """TERM, or KILL, at that time, if it runs then."""
+        heapq.heappush(self._deadlines, (boot_us, execution_id, force))
+        self._prune_deadlines()
+
+    def _prune_deadlines(self) -> None:
+        """A job of every second with a timeout of a day leaves 86,400 behind otherwise. It costs little: at least half
+        of what is looked through goes."""
+        if len(self._deadlines) <= self._deadlines_max:
+            return
+        self._deadlines = [one for one in self._deadlines if self._runs(one[1])]
+        heapq.heapify(self._deadlines)
+
+    @property
+    def _deadlines_max(self) -> int:
+        return DEAD_DEADLINES_MAX + 4 * self._busy
+
+    def _runs(self, execution_id: str) -> bool:
+        seen = self._seen.get(execution_id)
+        return seen is not None and seen.state == "running"
 
     def _pass_deadlines(self, turn: Turn) -> None:
         while self._deadlines and self._deadlines[0][0] <= turn.now.boot_us:
@@ -468,6 +494,8 @@ class Runner:
         assert len(active) == self._busy, f"{len(active)} executions hold a slot, {self._busy} are counted"
         ours = sum(seen.session == self._session for seen in active)  # there may be more that were adopted
         assert ours <= self._slots, f"{ours} executions of this session in {self._slots} slots"
+        deadlines = len(self._deadlines)
+        assert deadlines <= self._deadlines_max, f"{deadlines} deadlines of {self._busy} executions"
         for seen in self._outbox.values():
             assert seen.result is not None, f"{seen.execution_id} waits in the outbox without a result"
 

@@ -303,9 +303,11 @@ class Host:
         if self._agent is None:
             return
         outbox = len(self.agent.runner._outbox)
-        waiting = max(len(self.held), len(self.unwritten), outbox)
+        deadlines = len(self.agent.runner._deadlines)
+        waiting = max(len(self.held), len(self.unwritten), outbox, deadlines)
         assert waiting <= WAITING_MAX, (
-            f"17: at {self.name} wait {len(self.held)} effects, {len(self.unwritten)} groups of rows, {outbox} results"
+            f"17: at {self.name} wait {len(self.held)} effects, {len(self.unwritten)} groups of rows, {outbox} results "
+            f"and {deadlines} deadlines"
         )
         if self.agent.ledger.leads:
             for one in self.agent.ledger._replication._progress.values():

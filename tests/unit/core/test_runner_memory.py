@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshcron.core.runner import GRACE_US
+from meshcron.core.runner import DEAD_DEADLINES_MAX, GRACE_US
 from meshcron.model import SECOND_US
 from meshcron.rows import Drop, MarkRow
 from tests.unit.core.hand import Hand, order
@@ -298,6 +298,23 @@ def test_one_that_may_be_forgotten_takes_no_other_along(hand: Hand) -> None:
     assert (hand.knows("elder"), hand.knows("younger")) == ("", "ended")
     assert hand.run(*orders) == [("late", ""), ("known", "ended")]
     assert len(hand.starts) == 2
+
+
+def test_the_timeouts_of_what_has_ended_are_forgotten(hand: Hand) -> None:
+    """Not kept until they would have passed: a job of every second may have one of a day. Those of what runs hold."""
+    day_us = 24 * 3600 * SECOND_US
+    hand.run(order("long", timeout_us=day_us), order("first", timeout_us=600 * SECOND_US))
+    hand.started("long")
+    hand.started("first")
+    hand.ended("first")
+    for number in range(10 * DEAD_DEADLINES_MAX):
+        hand.run(order(f"e{number}", timeout_us=day_us))
+        hand.started(f"e{number}")
+        hand.ended(f"e{number}")
+        assert len(hand.runner._deadlines) <= DEAD_DEADLINES_MAX + 8
+    hand.signals.clear()
+    hand.advance(24 * 3600 + 1)
+    assert hand.signals == [("long", False)]
 
 
 @pytest.mark.parametrize("fate", ["late", "stopped"])
