@@ -26,7 +26,8 @@ KNOCK_BACK_US = SECOND_US // 50
 """Whom a cluster's gate has told of itself knocks there so soon, if it has not within KNOCK_MIN_US."""
 
 KNOCK_MAX_US = 15 * SECOND_US
-"""Between two knocks at a gate that does not lead anywhere: mDNS announces the dead for 75 minutes."""
+"""Between two knocks at a gate that does not lead anywhere: mDNS announces the dead for 75 minutes. At one that anybody
+may have invented it becomes an eighth of the time that it has been silent."""
 
 FORMING_US = 3 * SECOND_US // 2
 """A newcomer that knocked within this is still forming."""
@@ -39,7 +40,24 @@ NEWCOMERS_KNOCKS_MAX = 8
 but shake hands. Any gate of a cluster lets one in or names one that does."""
 
 ADDRESSES_MAX = 1000
-"""Remembered: whoever announces more on mDNS is not helping."""
+"""Remembered: whoever announces more on mDNS is not helping. A new one takes the place of a stranger's."""
+
+ADDRESSES_OF_ONE_MAX = 8
+"""Of one agent, as many as one announcement may name: the older ones are of earlier starts, on other ports."""
+
+STRANGER_FORGOTTEN_US = 75 * 60 * SECOND_US
+"""An address that nobody has vouched for is forgotten so long after it was last announced: that is how long mDNS
+announces the dead."""
+
+FORGOTTEN_US = 24 * 3600 * SECOND_US
+"""One at which somebody with the key was, so long after he was last heard of: a cut of a night heals by itself."""
+
+STRANGERS_AT_ONCE = 6
+"""Knocks of a member at addresses that anybody may have invented; some of those that are under way at once
+(runtime/mesh.py, KNOCKS_MAX) are left for others."""
+
+KNOCK_TAKES_US = 2 * SECOND_US
+"""After this a knock that is not answered is over (net/curve.py, handshake_ms)."""
 
 
 class Address(Struct):
@@ -47,8 +65,31 @@ class Address(Struct):
 
     node_id: str = ""
     next_boot_us: int = 0
+    heard_boot_us: int = 0
+    """When somebody last said that it is there, or its agent was heard."""
     delay_us: int = KNOCK_MIN_US
-    knocked_boot_us: int = -KNOCK_MIN_US
+    knocked_boot_us: int = -KNOCK_TAKES_US
+    vouched: bool = False
+    """Somebody who has the key has answered there, or named it."""
+    joined: bool = False
+    """The operator named it: it is never forgotten."""
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether anybody on the network may have invented it."""
+        return not self.vouched and not self.joined
+
+    def pause_max_us(self, now_boot_us: int) -> int:
+        """Between two knocks of a member; at a stranger's that stays silent it grows."""
+        return max(KNOCK_MAX_US, (now_boot_us - self.heard_boot_us) // 8 if self.is_strange else 0)
+
+    def is_forgotten(self, now_boot_us: int) -> bool:
+        """Whether it has been silent for too long."""
+        kept_us = STRANGER_FORGOTTEN_US if self.is_strange else FORGOTTEN_US
+        return not self.joined and now_boot_us - self.heard_boot_us > kept_us
+
+
+_Placed = tuple[tuple[str, int], Address]
 
 
 class Admission:
@@ -72,24 +113,48 @@ class Admission:
 
     # addresses
 
-    def found(self, host: str, port: int, node_id: str, now_boot_us: int) -> None:
-        """Discovery says a gate is there: try it soon."""
-        self.learn(host, port, node_id, now_boot_us)
+    def found(self, host: str, port: int, node_id: str, now_boot_us: int, *, joined: bool = False) -> None:
+        """Discovery says a gate is there, or the operator (`joined`): try it soon."""
+        self.learn(host, port, node_id, now_boot_us, vouched=False)
         if known := self._addresses.get((host, port)):
+            known.joined |= joined
             known.delay_us = KNOCK_MIN_US
             known.next_boot_us = min(known.next_boot_us, now_boot_us + KNOCK_MIN_US)
             self._knock_boot_us = min(self._knock_boot_us, known.next_boot_us)
 
-    def learn(self, host: str, port: int, node_id: str, now_boot_us: int) -> None:
-        """Somebody's gate may be there: a new address is tried at once, a known one when its time comes."""
+    def learn(self, host: str, port: int, node_id: str, now_boot_us: int, *, vouched: bool = True) -> None:
+        """Somebody's gate may be there: a new address is tried at once, a known one when its time comes. `vouched`: who
+        says so has the key."""
         if node_id == self._node_id or not port:
             return
         known = self._addresses.get((host, port))
-        if known is not None:
-            known.node_id = node_id or known.node_id
-        elif len(self._addresses) < ADDRESSES_MAX:
-            self._addresses[host, port] = Address(node_id, now_boot_us)
+        if known is None:
+            if not self._make_room(node_id, vouched=vouched):
+                return
+            known = self._addresses[host, port] = Address(node_id, now_boot_us)
             self._knock_boot_us = min(self._knock_boot_us, now_boot_us)
+        known.node_id = node_id or known.node_id
+        known.heard_boot_us = now_boot_us
+        known.vouched |= vouched
+
+    def _make_room(self, node_id: str, *, vouched: bool) -> bool:
+        """Forget an older address of this agent, or the oldest stranger's, where there are too many. False: there is no
+        room for this one."""
+        places = [place for place, one in self._addresses.items() if not one.joined]
+        same = [place for place in places if node_id and self._addresses[place].node_id == node_id]
+        if len(same) >= ADDRESSES_OF_ONE_MAX:
+            del self._addresses[min(same, key=self._worth)]
+        elif len(self._addresses) >= ADDRESSES_MAX:
+            less = [place for place in places if vouched or self._addresses[place].is_strange]
+            if not less:
+                return False
+            del self._addresses[min(less, key=self._worth)]
+        return True
+
+    def _worth(self, place: tuple[str, int]) -> tuple[bool, int]:
+        """The least goes first; of equals the one that has not answered for longest, which stands first."""
+        one = self._addresses[place]
+        return one.vouched, one.heard_boot_us
 
     def next_wakeup(self, now: Instant, *, member: bool) -> int | None:
         """On the suspend-counting clock: the next knock, or the moment to form."""
@@ -101,31 +166,47 @@ class Admission:
 
     def knock(self, hello: Hello, is_in_touch: Callable[[str], bool], turn: Turn) -> None:
         """Knock where somebody may be whom we are not in touch with."""
-        if turn.now.boot_us < self._knock_boot_us:
+        now_us = turn.now.boot_us
+        if now_us < self._knock_boot_us:
             return
-        due = [(place, one) for place, one in self._addresses.items() if one.next_boot_us <= turn.now.boot_us]
-        if not hello.cluster:
-            due = sorted(due, key=lambda item: item[1].next_boot_us)[:NEWCOMERS_KNOCKS_MAX]
-        for (host, port), one in due:
-            if one.node_id and is_in_touch(one.node_id):
-                one.next_boot_us, one.delay_us = turn.now.boot_us + LOOK_US, KNOCK_MIN_US
+        for place in [place for place, one in self._addresses.items() if one.is_forgotten(now_us)]:
+            del self._addresses[place]
+        due = []
+        for place, one in self._addresses.items():
+            if one.next_boot_us > now_us:
                 continue
+            if one.node_id and is_in_touch(one.node_id):
+                one.next_boot_us, one.delay_us, one.heard_boot_us = now_us + LOOK_US, KNOCK_MIN_US, now_us
+            else:
+                due.append((place, one))
+        # Who was not tried yet comes before who was.
+        due.sort(key=lambda item: item[1].knocked_boot_us)
+        due = self._some_strangers(due, now_us) if hello.cluster else due[:NEWCOMERS_KNOCKS_MAX]
+        for (host, port), one in due:
             turn.at_once(Knock(host, port, hello))
-            one.knocked_boot_us = turn.now.boot_us
-            one.next_boot_us = turn.now.boot_us + one.delay_us
-            one.delay_us = min(KNOCK_MAX_US if hello.cluster else SECOND_US, one.delay_us * 2)
+            one.knocked_boot_us = now_us
+            one.next_boot_us = now_us + one.delay_us
+            one.delay_us = min(one.pause_max_us(now_us) if hello.cluster else SECOND_US, one.delay_us * 2)
         # One that is heard is looked at now and then; whoever falls silent is knocked at from then on.
-        soon = turn.now.boot_us + LOOK_US
-        coming = (one.next_boot_us for one in self._addresses.values() if one.next_boot_us > turn.now.boot_us)
+        soon = now_us + LOOK_US
+        coming = (one.next_boot_us for one in self._addresses.values() if one.next_boot_us > now_us)
         self._knock_boot_us = min([soon, *coming]) if len(due) < NEWCOMERS_KNOCKS_MAX or hello.cluster else soon
+
+    def _some_strangers(self, due: list[_Placed], now_us: int) -> list[_Placed]:
+        """All that are due of those that somebody vouches for, and a few of the others."""
+        under_way = sum(
+            one.is_strange and now_us - one.knocked_boot_us < KNOCK_TAKES_US for one in self._addresses.values()
+        )
+        strangers = [item for item in due if item[1].is_strange][: max(0, STRANGERS_AT_ONCE - under_way)]
+        return [item for item in due if not item[1].is_strange] + strangers
 
     def answered(self, host: str, port: int, profile: Profile, turn: Turn) -> None:
         """A gate told whose it is."""
-        if one := self._addresses.get((host, port)):
-            one.node_id = profile.node_id
+        if one := self._addresses.pop((host, port), None):
+            one.node_id, one.vouched, one.heard_boot_us = profile.node_id, True, turn.now.boot_us
             one.delay_us = min(one.delay_us, SECOND_US)
-            if profile.node_id == self._node_id:
-                del self._addresses[host, port]
+            if profile.node_id != self._node_id:
+                self._addresses[host, port] = one
         self.learn(profile.endpoint.host or host, profile.endpoint.gate_port, profile.node_id, turn.now.boot_us)
 
     # looking for a cluster

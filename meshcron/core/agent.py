@@ -296,7 +296,7 @@ class Agent:
                 self.ledger.gone(event.node_id, turn)
                 self._judge(turn)
             case events.Found():
-                self._gate.found(event.host, event.port, event.node_id, turn)
+                self._gate.found(event, turn)
             case events.HelloHeard():
                 self._gate.heard(event.hello, turn)
             case events.KnockAnswered():

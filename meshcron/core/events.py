@@ -51,11 +51,12 @@ class PeerGone(Struct, frozen=True):
 
 class Found(Struct, frozen=True):
     """A gate may be at this address: by mDNS, by --join, or because it was there before. Trusted for nothing else.
-    `node_id` "" = nobody said whose it is."""
+    `node_id` "" = nobody said whose it is. `joined`: the operator named it."""
 
     host: str
     port: int
     node_id: str = ""
+    joined: bool = False
 
 
 class HelloHeard(Struct, frozen=True):

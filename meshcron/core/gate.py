@@ -13,7 +13,7 @@ from meshcron.core.admission import Admission, refusal_text
 from meshcron.core.copies import Copies, refusal
 from meshcron.core.effects import Alarm, Halt, Knock, Send
 from meshcron.core.encounters import Encounters
-from meshcron.core.events import KnockAnswered
+from meshcron.core.events import Found, KnockAnswered
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
@@ -136,9 +136,9 @@ class Gate:
 
         self._admission.knock(self._hello_of_ours(), has_told, turn)
 
-    def found(self, host: str, port: int, node_id: str, turn: Turn) -> None:
+    def found(self, event: Found, turn: Turn) -> None:
         """Somebody's gate may be there."""
-        self._admission.found(host, port, node_id, turn.now.boot_us)
+        self._admission.found(event.host, event.port, event.node_id, turn.now.boot_us, joined=event.joined)
         self._knock(turn)
 
     def moved(self, turn: Turn) -> None:
@@ -237,7 +237,7 @@ class Gate:
             return  # it was refused
         if recovered or (member is not None and hello.cluster not in ("", cluster)):
             # Only an answer to a question of ours is believed, and a gate has the cluster key: ask there.
-            self.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn)
+            self.found(Found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id), turn)
         elif member is not None:
             self._known.learn_endpoint(profile.node_id, profile.endpoint)
         elif not hello.cluster:

@@ -21,7 +21,7 @@ INSTANCE_ID_LETTERS = 24
 """Of the node id, in an instance name: a label has 63 bytes at most, and 96 bits are unique."""
 
 INSTANCES_MAX = 1000
-"""Announcements remembered: a stranger may invent any number."""
+"""Announcements remembered: a stranger may invent any number. A new one takes the place of the oldest."""
 
 ADDRESSES_MAX = 8
 """Of one announcement: how many network cards a machine has, generously."""
@@ -35,7 +35,8 @@ class Discovery:
     """Announces the gate at `addresses` and calls `found(node id, host, gate port)` for others' of our `fingerprint`.
 
     `addresses` are this machine's own, on the interfaces to use (`interface_addresses`). `session` tells this start
-    from earlier ones: those may still be announced. `found` hears of an address once while it stays announced.
+    from earlier ones: those may still be announced. `found` hears of an address once while it stays announced, and with
+    each `tell_again`.
     """
 
     def __init__(
@@ -76,6 +77,12 @@ class Discovery:
             await self.close()
             self._addresses = list(addresses)
             await self.start()
+
+    def tell_again(self) -> None:
+        """Of everything that is announced now."""
+        for places in list(self._heard.values()):
+            for place in sorted(places):
+                self._found(*place)
 
     async def close(self) -> None:
         """Say goodbye; takes a quarter of a second."""
@@ -121,10 +128,10 @@ class Discovery:
         if state_change is ServiceStateChange.Removed:
             self._heard.pop(name, None)
             return
-        if not before and len(self._heard) >= INSTANCES_MAX:
-            return
         now = self._read(zeroconf, service_type, name)
         if now:
+            if not before and len(self._heard) >= INSTANCES_MAX:
+                del self._heard[next(iter(self._heard))]
             self._heard[name] = now
         for place in sorted(now - before):
             self._found(*place)

@@ -54,6 +54,12 @@ from meshcron.values import Address
 
 ANYWHERE = frozenset({"0.0.0.0", "::"})
 
+KNOCKS_MAX = 8
+"""Knocks under way at once: each has three descriptors, and a dead address takes two seconds."""
+
+REMIND_SECONDS = 900.0
+"""How often the core hears again of what is announced: it forgets an address that has been silent for an hour."""
+
 LOOK_SECONDS = 2.0
 """How often this machine's addresses are looked at: a few microseconds of work."""
 
@@ -112,6 +118,8 @@ class Mesh:
         self._tasks = Tasks()
         self._core: Core
         self._knocking: set[tuple[str, int]] = set()
+        self._to_knock: dict[tuple[str, int], Knock] = {}
+        """What waits until fewer are under way; the last comes first: what the core still wants it asks for again."""
         self._addresses = interface_addresses(place.mdns_interfaces)
         self._host = self._own_address()
         patience = SLOW if place.slow_links else LAN
@@ -163,7 +171,7 @@ class Mesh:
         self._snapshots.start(core.handle)
         self.listen_to(tags)
         for address in self._place.join:
-            core.handle(Found(address.host, address.port))
+            core.handle(Found(address.host, address.port, joined=True))
         self._tasks.start("snapshots", self._snapshots.watch())
         if self._place.mdns:
             from meshcron.net.discovery import Discovery  # noqa: PLC0415 - zeroconf takes 5 MiB where nobody needs it
@@ -177,7 +185,14 @@ class Mesh:
                 found=lambda node_id, host, port: core.handle(Found(host, port, node_id)),
             )
             self._tasks.start("discovery", self._discovery.start())
+            self._tasks.start("announced", self._remind(self._discovery))
         self._tasks.start("addresses", self._watch_addresses())
+
+    async def _remind(self, discovery: Discovery) -> None:
+        """For as long as the agent runs."""
+        while True:
+            await asyncio.sleep(REMIND_SECONDS)
+            discovery.tell_again()
 
     async def _watch_addresses(self) -> None:
         """For as long as the agent runs: a machine may get its address after the agent's start, or another one. One
@@ -265,6 +280,13 @@ class Mesh:
         """Say Hello at a gate, unless we stand there already."""
         where = effect.host, effect.port
         if where not in self._knocking:
+            self._to_knock.pop(where, None)
+            self._to_knock[where] = effect
+            self._knock_some()
+
+    def _knock_some(self) -> None:
+        while self._to_knock and len(self._knocking) < KNOCKS_MAX:
+            where, effect = self._to_knock.popitem()
             self._knocking.add(where)
             self._tasks.start(f"knock at {effect.host}:{effect.port}", self._knock(effect))
 
@@ -273,6 +295,7 @@ class Mesh:
             answer = await self._gate.knock(effect.host, effect.port, effect.hello)
         finally:
             self._knocking.discard((effect.host, effect.port))
+        self._knock_some()
         if answer is not None:
             self._core.handle(KnockAnswered(effect.host, effect.port, answer))
 

@@ -147,17 +147,29 @@ async def test_nonsense_is_not_found(fingerprint: str) -> None:
 
 
 async def test_any_number_of_announcements_is_bounded(fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger may invent agents; we remember, and knock at, so many and no more."""
+    """A stranger may invent agents; we remember so many and no more, and who comes after them is found all the same."""
     monkeypatch.setattr(module, "INSTANCES_MAX", 3)
-    a, witness = Finder(fingerprint, "a" * 32), Finder(fingerprint, "w" * 32, port=0)
+    a = Finder(fingerprint, "a" * 32)
     async with finders(a):
         invented = [announcement(f"{fingerprint}{n}", {"fp": fingerprint, "id": f"n{n}"}) for n in range(6)]
         async with announced(*invented):
-            await until(lambda: len(a.found) == 3)
-            monkeypatch.setattr(module, "INSTANCES_MAX", 1000)
-            async with finders(witness):
-                await until(lambda: len(witness.found) == 7)
-        assert len(a.found) == 3
+            await until(lambda: len(a.found) == 6)
+            assert len(a.discovery._heard) == 3
+            async with announced(announcement("good", {"fp": fingerprint, "id": "good"})):
+                await until(lambda: ("good", HOST, 7) in a.found)
+
+
+async def test_what_is_announced_is_told_again(fingerprint: str) -> None:
+    """Who has forgotten an address that stayed silent hears of it as long as it is announced."""
+    a = Finder(fingerprint, "a" * 32)
+    async with finders(a):
+        async with announced(announcement("good", {"fp": fingerprint, "id": "good"})):
+            await until(lambda: a.found == [("good", HOST, 7)])
+            a.discovery.tell_again()
+            assert a.found == [("good", HOST, 7)] * 2
+        await until(lambda: not a.discovery._heard)
+        a.discovery.tell_again()
+        assert len(a.found) == 2
 
 
 async def test_broken_packets_do_not_hurt(fingerprint: str) -> None:
