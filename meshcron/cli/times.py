@@ -39,7 +39,7 @@ def instant(text: str, now_us: int) -> str:
     neither."""
     length_us = durations.microseconds(text)
     if length_us is None and not _DATE.match(text):
-        raise Failure(f'"{text}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z', USAGE)
+        raise Failure(f'--since: "{text}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z', USAGE)
     return text if length_us is None else iso(max(0, now_us - length_us))
 
 

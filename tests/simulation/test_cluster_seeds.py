@@ -57,6 +57,8 @@ LONG_TIMES_US = {
     "meshcron.core.specs.SPEC_KEPT_US": 3600 * SECOND_US,
     "meshcron.core.specs.SPEC_LOOK_US": 60 * SECOND_US,
     "meshcron.core.gate.REFUSED_EVERY_US": 600 * SECOND_US,
+    "meshcron.core.admission.STRANGER_FORGOTTEN_US": 75 * 60 * SECOND_US,
+    "meshcron.core.admission.FORGOTTEN_US": 24 * 3600 * SECOND_US,
     "meshcron.core.pruning.PRUNE_EVERY_US": 6 * 3600 * SECOND_US,
     "meshcron.core.digest.COMPARE_US": 60 * SECOND_US,
     "meshcron.core.catalog_members.HOLD_DOWN_US": 300 * SECOND_US,

@@ -359,7 +359,7 @@ MUTATIONS = (
         "a member's word makes no other cluster",
         Gate,
         "heard",
-        "self.found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, turn)",
+        "self.found(Found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id), turn)",
         "self._encounters.met(hello.cluster, turn, virgin=hello.virgin)",
         partial(senders.test_a_member_s_word_makes_no_other_cluster, "", silent=False),
         "an unused cluster dissolves",

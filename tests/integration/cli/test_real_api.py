@@ -113,13 +113,13 @@ def test_every_field_is_understood(cli: Cli) -> None:
         ),
         (
             ["history", "--since", "soon"],
-            "since: is not a time like 2030-01-31T12:00:00Z; RFC 3339 with an offset, e.g. 2030-01-31T12:00:00+01:00",
+            '--since: "soon" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z',
         ),
         (["add", "x", "60 * * * *", "--", "true"], "schedule: minute 60 is above 59 (column 3); 0-59"),
     ],
 )
 def test_refusals_name_the_field(cli: Cli, args: list[str], line: str) -> None:
-    """What the API refuses is one line with its field once, and code 2."""
+    """What the API or the command itself refuses is one line with its field once, and code 2."""
     assert cli(*args, code=2).stderr == f"meshcron: {line}\n"
 
 

@@ -64,7 +64,7 @@ def test_history_of_nothing_that_matches(cli: Any, filters: list[str]) -> None:
 def test_history_since_no_time(cli: Any, since: str) -> None:
     """Code 2, with an example of each that would do."""
     result = cli("history", "--since", since)
-    said = f'meshcron: "{since}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z\n'
+    said = f'meshcron: --since: "{since}" is no time; say 2h (that long ago) or 2030-01-31T12:00:00Z\n'
     assert (result.exit_code, result.stderr) == (2, said)
 
 
