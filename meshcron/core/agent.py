@@ -182,8 +182,8 @@ class Agent:
         return self.known.holds_log or self.known.is_heard(leader, now)
 
     def missing(self, now: Instant) -> frozenset[str]:
-        """Who has failed as far as this agent can tell by itself: of those that it listens to, whoever was not heard
-        for as long as a leader's verdict takes. What is left to go by where nobody leads."""
+        """Who is gone as far as this agent can tell by itself: of those that it listens to, whoever was not heard for
+        some ten seconds. What is left to go by where nobody leads."""
         own, members = self._settings.node_id, self.known.roster()
         everyone = frozenset(one.node_id for one in members) - {own}
         listens = everyone if self.known.holds_log else to_hear(own, members, "")
