@@ -71,13 +71,17 @@ def find(given: Given) -> Endpoint:
     on this machine and is sent to nobody but the agent that lives there. Raises Failure for a wrong URL, an unreadable
     token file, or a data directory that was named and has no agent.
     """
-    asked = given.url or given.environment.get("MESHCRON_URL", "").strip()
+    asked = _asked_url(given)
     url = _checked_url(asked) if asked else recorded(data_dir(given)).url or _default_url(given)
     if given.token_file is not None:
         return Endpoint(url, _token(given.token_file))
     if token := given.environment.get("MESHCRON_TOKEN", "").strip():
         return Endpoint(url, _one_word(token, "MESHCRON_TOKEN"))
     return _with_local_token(url, recorded(data_dir(given)))
+
+
+def _asked_url(given: Given) -> str:
+    return given.url or given.environment.get("MESHCRON_URL", "").strip()
 
 
 def _default_url(given: Given) -> str:
@@ -100,8 +104,7 @@ def _default_url(given: Given) -> str:
 def find_again(given: Given, before: Endpoint) -> Endpoint | None:
     """The agent that was at `before`, which no longer answers: it may be restarted, and on another port. None while
     there is nothing of it: no address, or nobody who may have the token."""
-    named = given.url or given.environment.get("MESHCRON_URL", "").strip()
-    if not named and not recorded(data_dir(given)).url:
+    if not _asked_url(given) and not recorded(data_dir(given)).url:
         return None
     found = find(given)
     return found if found.token or not before.token else None

@@ -41,8 +41,8 @@ def select(
     the smallest `load` (executions), of equal ones those with the lowest numbers; members that have failed are named
     only as far as living ones are lacking.
     """
-    wanted = {key: _value_and_count(value) for key, value in (tags or {}).items()}
-    matching = [one for one in candidates if all(_has(one, key, value) for key, (value, _) in wanted.items())]
+    wanted = _wanted(tags)
+    matching = [one for one in candidates if _has_all(one, wanted)]
     counts = [count for count in (at_most, *(count for _, count in wanted.values())) if count]
     most = min(counts, default=len(matching))
     if most < len(matching):
@@ -53,7 +53,15 @@ def select(
 
 def matches(tags: Mapping[str, str] | None, one: Candidate) -> bool:
     """Whether a member has all of `tags`, whatever their counts."""
-    return all(_has(one, key, tag_value(value)) for key, value in (tags or {}).items())
+    return _has_all(one, _wanted(tags))
+
+
+def _wanted(tags: Mapping[str, str] | None) -> dict[str, tuple[str, int]]:
+    return {key: _value_and_count(value) for key, value in (tags or {}).items()}
+
+
+def _has_all(one: Candidate, wanted: Mapping[str, tuple[str, int]]) -> bool:
+    return all(_has(one, key, value) for key, (value, _) in wanted.items())
 
 
 def _has(one: Candidate, key: str, value: str) -> bool:

@@ -34,6 +34,11 @@ class Building:
     def knock(self) -> socket.socket:
         return socket.create_connection(self.listening.getsockname())
 
+    def close(self, *guests: socket.socket) -> None:
+        self.entrance.close()
+        for one in (*guests, *self.inside):
+            one.close()
+
 
 async def turns() -> None:
     for _ in range(TURNS):
@@ -60,9 +65,7 @@ def test_no_more_than_there_is_room_for(listening: socket.socket) -> None:
         building.entrance.went()
         await turns()
         assert len(building.inside) == 3
-        building.entrance.close()
-        for one in (*guests, *building.inside):
-            one.close()
+        building.close(*guests)
 
     asyncio.run(story())
 
@@ -99,9 +102,7 @@ def test_without_descriptors_it_tries_again_later(listening: socket.socket, monk
         building.entrance.open([short])
         await turns()
         assert len(building.inside) == 1
-        building.entrance.close()
-        for one in (guest, *building.inside):
-            one.close()
+        building.close(guest)
 
     with OutOfFiles(fileno=os.dup(listening.fileno())) as short:
         short.setblocking(False)
@@ -120,9 +121,7 @@ def test_the_pause_ends_by_itself(listening: socket.socket, monkeypatch: pytest.
         short.failing = False
         await turns()
         assert len(building.inside) == 1
-        building.entrance.close()
-        for one in (guest, *building.inside):
-            one.close()
+        building.close(guest)
 
     with OutOfFiles(fileno=os.dup(listening.fileno())) as short:
         short.setblocking(False)

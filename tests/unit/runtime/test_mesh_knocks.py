@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any, cast
 
 from meshcron.core.effects import Knock
-from meshcron.net.keys import ClusterKey, CurvePair
-from meshcron.runtime.mesh import KNOCKS_MAX, Mesh, Place
+from meshcron.runtime.mesh import KNOCKS_MAX
+from tests.unit.runtime.mesh_stage import unopened_mesh
 
 
 class Gates:
@@ -23,30 +22,6 @@ class Gates:
         await self.asked[port]
 
 
-def mesh(folder: Path) -> Mesh:
-    place = Place(
-        bind="127.0.0.1",
-        advertise="127.0.0.1",
-        gate_port=0,
-        mesh_port=0,
-        pub_port=0,
-        join=(),
-        mdns=False,
-        mdns_interfaces=("127.0.0.1",),
-        slow_links=False,
-    )
-    return Mesh(
-        place,
-        ClusterKey(hashlib.sha256(b"a key").digest()),
-        CurvePair(b"p" * 40, b"s" * 40),
-        node_id="me",
-        session=1,
-        database=folder / "database",
-        install=lambda *_: None,
-        serve=cast("Any", None),
-    )
-
-
 async def some_turns() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -56,7 +31,7 @@ def test_a_few_knocks_are_under_way_at_once(tmp_path: Path) -> None:
     """Each takes descriptors. What waits has its turn, the last asked for first, and each gate once."""
 
     async def story() -> None:
-        made, gates = mesh(tmp_path), Gates()
+        made, gates = unopened_mesh(tmp_path), Gates()
         made._gate = cast("Any", gates)
         for port in range(1, 31):
             for _ in range(2):

@@ -3,7 +3,6 @@ count."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,10 @@ from meshcron.core.known_members import KnownMembers
 from meshcron.core.state import State
 from meshcron.messages import Message, SnapshotChunk, SnapshotWanted
 from meshcron.model import Member
-from meshcron.net.keys import ClusterKey, CurvePair
 from meshcron.rows import JobRow, MetaRow
-from meshcron.runtime.mesh import Mesh, Place
+from meshcron.runtime.mesh import Mesh
 from meshcron.runtime.snapshots import ABANDONED_SECONDS, REPEAT_SECONDS, STALLED_SECONDS, Snapshots
+from tests.unit.runtime.mesh_stage import unopened_mesh
 from tests.unit.store.conftest import Agent
 
 TERM, INDEX, CRC = 3, 7, 99
@@ -324,33 +323,8 @@ def known() -> KnownMembers:
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Mesh:
-    """Nothing is bound and nobody is let in: what it hears a test says."""
-    place = Place(
-        bind="127.0.0.1",
-        advertise="127.0.0.1",
-        gate_port=0,
-        mesh_port=0,
-        pub_port=0,
-        join=(),
-        mdns=False,
-        mdns_interfaces=("127.0.0.1",),
-        slow_links=False,
-    )
-
-    async def serve(sender: str, call: Any) -> Any:
-        raise AssertionError
-
-    key, pair = ClusterKey(hashlib.sha256(b"a key").digest()), CurvePair(b"p" * 40, b"s" * 40)
-    made = Mesh(
-        place,
-        key,
-        pair,
-        node_id="me",
-        session=1,
-        database=tmp_path / "database",
-        install=lambda *_: None,
-        serve=serve,
-    )
+    """It knows who of the senders below may hold the log."""
+    made = unopened_mesh(tmp_path)
     made._core = cast("Any", SimpleNamespace(may_command=known().may_command, handle=lambda _: None))
     return made
 
