@@ -255,12 +255,14 @@ def settled(
     jobs: Sequence[Job], executions: Executions, down: Collection[Down], until_us: int, seconds: float = SETTLE_SECONDS
 ) -> list[Record]:
     """The records of all ticks, once none before `until_us` is open but on an agent that is down for good; or, after so
-    many seconds, whatever they are: `check` calls missing what is open then."""
+    many seconds, whatever they are: `check` calls missing what is open then. The last look begins after that time: one
+    at many records takes long, and what it reads first has had its time, too."""
     deadline = time.monotonic() + seconds
     while True:
+        last = time.monotonic() >= deadline
         records = [record for job in jobs for record in read_records(executions(job.name))]
         open_ = (one for one in records if one.tick_us < until_us and one.status in OPEN)
-        if all(any(each.leaves_open(one) for each in down) for one in open_) or time.monotonic() > deadline:
+        if last or all(any(each.leaves_open(one) for each in down) for one in open_):
             return records
         time.sleep(0.2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,17 @@ def test_what_does_not_settle_is_no_clean_story() -> None:
     """It waits no longer than it was told to; what is open then is missing."""
     told = settled([ONE], lambda _: [execution("1970-01-01T00:01:40Z", "running", 3)], (), UNTIL, seconds=0.0)
     assert line(ONE, starts("a"), told) == "missing 3 doubled 0 late>200ms 0"
+
+
+def test_the_last_look_begins_when_the_time_is_over() -> None:
+    """A look that takes longer than that is followed by another one."""
+    statuses = iter(["running", "success"])
+
+    def executions(_: str) -> list[dict[str, Any]]:
+        time.sleep(0.02)
+        return [execution("1970-01-01T00:01:40Z", next(statuses), 3)]
+
+    assert settled([ONE], executions, (), UNTIL, seconds=0.01) == records("a")
 
 
 def test_before_and_after_it_was_down_nothing_is_accounted_for() -> None:
