@@ -309,7 +309,6 @@ class PreVote(Struct, frozen=True, tag="pre_vote", kw_only=True):
     term: int
     last_index: int
     last_term: int
-    priority: int
 
 
 class PreVoteReply(Struct, frozen=True, tag="pre_vote_reply", kw_only=True):

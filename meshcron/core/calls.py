@@ -64,14 +64,14 @@ class Calls:
         if stepping or self._proposals.undecided_tick(call.command, turn.now):
             self._take_up_again(call, turn)
             return
-        index = 0
         try:
-            for entry in self._proposals.entries_for(call.command, turn.now, call.call_id, once):
-                index = self._ledger.propose(entry, turn)
-                self._proposals.proposed(entry)
+            wanted = self._proposals.entries_for(call.command, turn.now, call.call_id, once)
+            index = self._ledger.propose_all(wanted, turn)
         except MeshcronError as refused:
             turn.after_writes(Answer(call.call_id, refused))
             return
+        for entry in wanted:
+            self._proposals.proposed(entry)
         self._in_log[index] = call
 
     def _take_up_again(self, call: Asked, turn: Turn) -> None:

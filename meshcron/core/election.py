@@ -128,12 +128,7 @@ class Election:
         voter.become("asking")
         self._granted = {voter.node_id}
         self._bully = None
-        message = PreVote(
-            term=voter.term + 1,
-            last_index=voter.log.last_index,
-            last_term=voter.log.last_term,
-            priority=self._priority_of(voter.node_id),
-        )
+        message = PreVote(term=voter.term + 1, last_index=voter.log.last_index, last_term=voter.log.last_term)
         for other in sorted(voter.voters - {voter.node_id}):
             turn.at_once(Send(other, message))
 

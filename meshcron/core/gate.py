@@ -32,6 +32,10 @@ UNLED_US = 6 * SECOND_US
 """An agent that has heard no leader for so long asks those it hears at their gates who the members are: it may not know
 the one that leads. Longer than an election takes, also with the times of `slow`."""
 
+LETTERS_MAX = 128
+"""Of each text that a member is committed with: a name has 128 bytes at most, an id, a key or a hash 64. No Hello of
+ours has a longer one; one as long as a message would not fit into an entry (PROTOCOL 5, Sizes)."""
+
 GATES_MAX = 5
 """Gates that a worker names to a newcomer: as many as there are voters."""
 
@@ -184,6 +188,9 @@ class Gate:
     def _why_not(self, hello: Hello, member: MemberInfo | None) -> str:
         """Why this agent can be no member as it is; "" = it can."""
         said = hello.profile
+        texts = (said.node_id, said.name, said.public_key, hello.token.sha256 if hello.token else "")
+        if max(map(len, texts)) > LETTERS_MAX:
+            return f"what it says of itself is longer than {LETTERS_MAX} letters; choose a shorter name with --name"
         if member is not None and member.public_key != said.public_key:
             return "this node id is known with another key; start with an empty data directory"
         if any(one.public_key == said.public_key != "" for one in self._known.roster() if one is not member):

@@ -25,7 +25,8 @@ NO_MEMBER = "its agent is no member any more"
 
 
 def cut(intents: list[Intent]) -> Iterator[list[Intent]]:
-    """Pieces that each fit into one entry."""
+    """Pieces that each fit into one entry. One intent alone does: what a person adds to the environment is 16 KiB,
+    twice that as JSON; of the members, some 2,600 at most (one Welcome names all), each takes 8 bytes."""
     some: list[Intent] = []
     size = 0
     for intent in intents:

@@ -6,7 +6,7 @@ external ledger can take this one's place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from meshcron import entries
 from meshcron.core.effects import Alarm
@@ -233,6 +233,15 @@ class Ledger:
 
         Raises NotLeader, TooLarge, Conflict (of a later protocol than the cluster speaks); none changes anything.
         """
+        return self.propose_all((entry,), turn)
+
+    def propose_all(self, some: Sequence[Entry], turn: Turn) -> int:
+        """The same for entries that belong together: all of them, or none. Returns the last one's index."""
+        bodies = [self._body(entry, turn) for entry in some]
+        return [self._voter.append(entry, body, turn) for entry, body in zip(some, bodies, strict=True)][-1]
+
+    def _body(self, entry: Entry, turn: Turn) -> bytes:
+        """What an entry takes in the log, which may take it."""
         if self._voter.role != "leader" or self._replication.is_handing_over(turn.now.boot_us):
             raise NotLeader("this agent does not lead")
         needed, spoken = self._vocabulary.needs(entry), self._protocol()
@@ -241,7 +250,7 @@ class Ledger:
         body = entries.encode(entry)
         if len(body) > ENTRY_BYTES_MAX:
             raise TooLarge("body", f"the change takes {len(body)} bytes", f"at most {ENTRY_BYTES_MAX}")
-        return self._voter.append(entry, body, turn)
+        return body
 
     def can_propose(self, now_boot_us: int) -> bool:
         """Whether `propose` would take an entry."""

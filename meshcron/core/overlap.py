@@ -17,6 +17,10 @@ from meshcron.entries import Entry
 OVERLAP = "overlap: the last run is still open"
 OVERLAP_WAITING = "overlap: one run waits already"
 
+STOPS_MAX = 1000
+"""Executions, and as many retries, that one StopEntry ends. An id of the one takes 35 bytes, a run of the other some
+50: together 85 KB of the 256 KiB of an entry."""
+
 
 class Verdict(Struct, frozen=True):
     """`run` now, wait as `queued` or `replace`, or not at all: `skip` for this reason."""
@@ -42,8 +46,11 @@ def judge(state: State, job: JobState) -> Verdict:
 
 def make_way(state: State, job: JobState, waiting: entries.Queued) -> Iterable[Entry]:
     """The entries of a run that waits; one that replaces first stops all that the job has open, and retries that
-    wait."""
+    wait. A leader that dies between two of them leaves the job busy: the next one decides anew, and stops the rest."""
     if waiting.kind == "replace":
         retries = {row.run_id for row in state.owed_to(job.uid) if row.kind == "retry"}
-        yield entries.StopEntry(tuple(sorted(job.open_ids)), tuple(sorted(retries)), kill=True)
+        ids, run_ids = tuple(sorted(job.open_ids)), tuple(sorted(retries))
+        for at in range(0, max(len(ids), len(run_ids)), STOPS_MAX):
+            end = at + STOPS_MAX
+            yield entries.StopEntry(ids[at:end], run_ids[at:end], kill=True)
     yield waiting

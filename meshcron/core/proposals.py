@@ -190,6 +190,7 @@ class Proposals:
         return self._intents.entry(now, [intent], call)
 
     def _stop_run(self, command: commands.StopRun, call: str) -> entries.StopEntry:
+        """One entry: a run has at most one execution open for each member, some 2,600 at 35 bytes."""
         found = tuple(
             sorted(
                 execution.id

@@ -15,7 +15,7 @@ from meshcron.core.turn import Turn
 from meshcron.model import Member
 
 JOBS_MAX = 20_000
-"""Of one start: their uids fill half of an entry (256 KiB)."""
+"""Of one start: with uids of twelve digits they fill an entry (256 KiB), with those of a log of 100,000 half of it."""
 
 
 class Reboots:

@@ -610,7 +610,7 @@ MUTATIONS = (
     Mutation(
         "nothing of a later protocol is written before",
         Ledger,
-        "propose",
+        "_body",
         "if needed > spoken:",
         "if False:",
         upgrades.test_nothing_new_is_written_until_the_last_is_upgraded,

@@ -270,7 +270,7 @@ ROWS: dict[type, Row] = {
     messages.Vote: Row("follower", vote, IN_TERM),
     messages.PreVote: Row(
         "follower",
-        lambda _, __, term: messages.PreVote(term=term + 1, last_index=10**6, last_term=term, priority=1),
+        lambda _, __, term: messages.PreVote(term=term + 1, last_index=10**6, last_term=term),
         NOBODY,
     ),
     messages.PreVoteReply: Row(

@@ -316,6 +316,17 @@ def test_replace_kills_the_first(lab: Lab) -> None:
     assert [(one.run_id, one.status) for one in lab.executions()] == [(first, "killed"), (second_run, "running")]
 
 
+def test_a_replace_that_is_refused_kills_nothing(lab: Lab) -> None:
+    """The run that would wait is too large for the log: nothing was stored, and the first one goes on."""
+    put(lab, concurrency="replace")
+    first = lab.run()
+    written = len(lab.disk.log)
+    assert isinstance(lab.ask(commands.RunJob("job", {"A": "x" * 256 * 1024})), TooLarge)
+    assert len(lab.disk.log) == written
+    lab.advance(0.2)
+    assert [(one.run_id, one.status, one.stop) for one in lab.executions()] == [(first, "running", "")]
+
+
 def test_two_manual_runs_at_one_instant_of_a_job_that_forbids(lab: Lab) -> None:
     """Both were proposed before either was committed: one runs, the other is refused."""
     put(lab, concurrency="forbid")

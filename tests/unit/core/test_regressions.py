@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from meshcron import commands, entries
 from meshcron.errors import NoLeader
-from meshcron.messages import StartedItem, StartedReport
+from meshcron.messages import Run, StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job
+from meshcron.rows import ExecutionRow
 from tests.unit.core.book import Book
 from tests.unit.core.disk import second
 from tests.unit.core.hand import Hand, order
@@ -25,6 +29,35 @@ def test_many_owed_runs_of_one_moment_are_cut_into_entries() -> None:
         lab.end_all(code=1)
     lab.advance(3700)  # TooLarge escapes from Agent.handle; after a restart again, for ever
     assert len(lab.launches) > 2000
+
+
+@pytest.mark.parametrize("by", ["a tick", "a person"])
+def test_a_replace_of_many_runs_is_cut_into_entries(by: str) -> None:
+    """Some hours of `allow` with a command that hangs, and retries that wait; then an edit to `replace`."""
+    lab = Lab().start()
+    kept: dict[str, Any] = {"retries": 1, "retry_delay_us": 3600 * SECOND_US, "history": History(runs=20_000)}
+    lab.put(schedule="@manually", **kept)
+    lab.run()
+    lab.end_all(code=1)
+    lab.run()
+    (one,), (retry,) = lab.agent.state.open.values(), lab.agent.state.owed.values()
+    more = [f"{n:032}" for n in range(8000)]
+    lab.disk.write([ExecutionRow(replace(one, id=id_, run_id=id_)) for id_ in more])
+    lab.disk.write([replace(retry, key=f"retry|r{id_}", run_id=f"r{id_}") for id_ in more])
+    lab.loses = lambda message: isinstance(message, Run)
+    lab.crash()
+    lab.put(schedule="* * * * * *" if by == "a tick" else "@manually", concurrency="replace", **kept)
+    if by == "a person":
+        lab.run()
+    lab.advance(2)  # TooLarge escapes from Agent.handle; after a restart again, for ever
+    assert [open_.stop for open_ in lab.agent.state.open.values()] == ["kill"]  # the one that runs: it is not dead yet
+    assert [row.kind for row in lab.agent.state.owed.values()] == ["replace"]
+    lab.loses = lambda message: False
+    lab.end(one.id, None, signal=15)
+    lab.advance(1)
+    ended = Counter((status, reason) for _, status, reason in lab.records())
+    assert (ended["skipped", "stopped"], ended["killed", ""]) == (16_001, 1)
+    assert lab.agent.state.open.keys() == lab.running  # the one that has waited
 
 
 def test_many_reboot_jobs_are_cut_into_entries() -> None:
