@@ -59,7 +59,10 @@ _ENDED = {
     Status.TIMEOUT: "it ran for too long",
     Status.KILLED: "somebody asked",
 }
-_UNSTARTED = {Status.SKIPPED: "stopped, or late", Status.LOST: "its agent is silent, gone, or does not know"}
+_UNSTARTED = {
+    Status.SKIPPED: "stopped, or late",
+    Status.LOST: "its agent is silent, gone, or does not know, or the cluster was recovered",
+}
 
 STATUS_CHANGES: dict[tuple[Status | None, Status], str] = {
     (None, Status.ARMED): "Intents, or a call to run",

@@ -27,6 +27,7 @@ TABLES: dict[str, Changes] = {
     "core.voter.ROLE_CHANGES": {(None, "follower"): "start", **ROLE_CHANGES},
     "core.seen.SEEN_CHANGES": {
         **SEEN_CHANGES,
+        ("accepted", None): "forgotten by a recovery, which makes it lost",
         **{(state, None): "forgotten once acknowledged and start_by has passed" for state in sorted(DEAD)},
     },
     "model.STATUS_CHANGES": STATUS_CHANGES,

@@ -18,15 +18,15 @@ from meshcron.rows import Drop, MemberRow, MetaRow, OwedRow, TokenRow
 Standing = Literal["member", "voter", "leaving", "leaving voter"]
 
 STANDING_CHANGES: dict[tuple[Standing | None, Standing | None], str] = {
-    (None, "voter"): "Formed",
+    (None, "voter"): "Formed, or Recovered under a new node id",
     (None, "member"): "MemberPut (it knocked, the leader let it in)",
-    ("member", "voter"): "Roster (stable, caught up)",
+    ("member", "voter"): "Roster (stable, caught up), or Recovered by it",
     ("voter", "member"): "Roster (silent for 10 min, one too many, or it wants no vote)",
     ("member", "leaving"): "MemberPut (asked to go)",
     ("voter", "leaving voter"): "MemberPut (asked to go)",
     ("voter", "leaving"): "Roster (another one has its seat, and its name)",
     ("leaving voter", "leaving"): "Roster (another one has its seat, or it is one too many)",
-    ("leaving", None): "MemberRemove",
+    ("leaving", None): "MemberRemove, MemberPut (a newcomer has its name), or Recovered without it",
     ("member", None): "MemberPut (a newcomer has its name), or Recovered without it",
     ("voter", None): "Recovered without it",
     ("leaving voter", None): "Recovered without it",
