@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -29,7 +30,7 @@ from meshcron.core.replication import IN_FLIGHT_MAX
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.timing import Timing
-from meshcron.core.voter import Committed
+from meshcron.core.voter import Committed, Voter
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
 from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
@@ -139,6 +140,8 @@ class Host:
         """An operator has had the agent's directory recovered: the next start goes on alone."""
         self.checked_index = 0
         self.checked_commit = 0
+        self.checked_roster = 0, 0
+        """Term and index of the last roster in its log when it led and was looked at."""
 
     @property
     def is_up(self) -> bool:
@@ -810,6 +813,10 @@ class Cluster:
         if agent.ledger.leads and agent.cluster:
             key = agent.cluster, agent.generation, agent.ledger.term
             assert self.leaders.setdefault(key, host.node_id) == host.node_id, f"1: two leaders in term {key[2]}"
+            voter = agent.ledger._voter
+            if (voter.term, voter.rosters[-1][0]) > host.checked_roster:
+                self._check_rosters(voter, host.checked_roster)
+                host.checked_roster = voter.term, voter.rosters[-1][0]
         applied = agent.state.applied
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
@@ -831,6 +838,19 @@ class Cluster:
             if agent.ledger.leads:
                 self._check_copies(agent, agent.ledger.commit_index, agent.ledger.term)
             host.checked_commit = agent.ledger.commit_index
+
+    @staticmethod
+    def _check_rosters(voter: Voter, checked: tuple[int, int]) -> None:
+        """13: a leader changes one voter, behind a committed entry of its term and a committed roster. Looked at when
+        it proposes: a roster that is overwritten is in no log at the end."""
+        for before, (index, after) in pairwise(voter.rosters):
+            if index < voter.first_index or (voter.term, index) <= checked:
+                continue
+            if not isinstance(entries.decode(voter.log.row(index).body), entries.Roster):
+                continue  # a cluster is formed, or recovered
+            assert voter.commit_index >= voter.first_index, f"13: no entry of term {voter.term} is committed"
+            assert before[0] <= voter.commit_index, "13: who votes changes before the last change is committed"
+            assert len(before[1] ^ after) == 1, "13: more than one voter changed at once"
 
     def _watch_state(self, agent: Agent) -> None:
         """What holds between a state and the ones before it; asked of whoever applies an entry first."""

@@ -1665,6 +1665,33 @@ def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
     assert max(world.late_us.values()) < 200_000
 
 
+def test_who_votes_changes_once_the_last_change_is_committed() -> None:
+    """The disks of those that are to vote take seconds for what makes them voters: the leader waits for it. Until then
+    a majority of the roster before may elect somebody who knows of no change."""
+    world = Cluster(67)
+    leader = world.add()
+    leader.start()
+    world.run_for(4)
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        bodies = message.payload if isinstance(message, messages.Append) else ()
+        if any(isinstance(entries.decode(body), entries.Roster) for body in bodies):
+            for other in world.hosts[1:]:
+                other.hanging_disk = True
+        return False
+
+    world.tap = tap
+    for host in (world.add(), world.add()):
+        host.start()
+    assert world.run_until(lambda: len(leader.agent.ledger.voters) == 2, 20)
+    world.run_for(1.5)  # the leader looks several times
+    assert len(leader.agent.ledger.voters) == 2
+    voters_are(world, 3)
+    single_steps(world)
+    at_end(world)
+
+
 def test_a_new_member_runs_what_matches_it_before_its_first_beat() -> None:
     """Its tags are known from its knock: a run of the instant in which it is admitted finds it."""
     world = grown(61, 2)
