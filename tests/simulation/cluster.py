@@ -448,7 +448,7 @@ class Host:
         world = self.world
         world.starts[execution_id] += 1
         assert world.starts[execution_id] == 1, f"6: {execution_id} started twice"
-        assert execution_id in self.disk.tables["seen"], "8: a start that was not written down"
+        assert self.disk.says_of(execution_id) == "starting", "8: a start that was not written down as one"
         world.check_start(self, execution_id, env or {})
         world.pids += 1
         self.processes[execution_id] = Process(
