@@ -1004,13 +1004,14 @@ class Cluster:
 
     @staticmethod
     def check_fence(event: Event, fence: messages.Fence, wanted: list[Effect]) -> None:
-        """An order of an old leader changes nothing."""
+        """An order of an old leader changes nothing: nothing is accepted or stopped, nor what runs killed."""
         if not isinstance(event, events.MessageReceived):
             return
         if not isinstance(event.message, messages.Run | messages.Stop) or event.message.fence >= fence:
             return
         written = [row for one in wanted if isinstance(one, effects.Persist) for row in one.rows]
-        assert not any(isinstance(row, SeenRow) for row in written), f"9: an order of {event.message.fence} is obeyed"
+        obeyed = [one for one in (*written, *wanted) if isinstance(one, SeenRow | effects.SignalProcess)]
+        assert not obeyed, f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
         """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on. One that

@@ -351,6 +351,15 @@ MUTATIONS = (
         "9: an order of .* is obeyed",
     ),
     Mutation(
+        "the fence of a kill",
+        runner.Runner,
+        "stop",
+        "message.fence < self._fence",
+        "False",
+        scripts.test_a_kill_of_an_old_leader_is_stale,
+        "9: an order of .* is obeyed",
+    ),
+    Mutation(
         "the index is no part of the fence",
         runner.Runner,
         "_accept",

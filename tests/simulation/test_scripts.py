@@ -544,6 +544,42 @@ def test_an_order_of_an_old_leader_is_stale() -> None:
     at_end(world)
 
 
+def test_a_kill_of_an_old_leader_is_stale() -> None:
+    """It comes out of a queue like the order above. What runs goes on until the leader that is obeyed by now wants its
+    end, too."""
+    world = grown(68)
+    target = world.add({"role": "web", "at": "3"}, eligible=False)
+    target.start()
+    voters_are(world, 3)
+    old = led(world)
+    uid = put(world, "long", "@every 1h", tags={"at": str(target.number)})
+    put(world, "other", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 60 * SECOND_US
+    run_id = run_now(world, "long")
+    assert world.run_until(lambda: bool(target.processes), 2)
+    (running,) = target.processes
+    world.run_for(1)
+    world.hold = lambda _source, to, message: to is target and isinstance(message, messages.Stop)
+    world.ask(commands.StopRun(run_id))
+    assert world.run_until(lambda: bool(world.hung), 1)
+    old.crash()
+    late, world.hung = world.hung, []
+    world.run_for(3)
+    run_now(world, "other")
+    world.run_for(0.5)
+    assert len(target.processes) == 2, "the other job runs"
+    again, world.hung = world.hung, late
+    world.release()
+    world.run_for(0.5)
+    assert running in target.processes
+    world.hold, world.hung = None, again
+    world.release()
+    world.run_for(1)
+    assert running not in target.processes
+    assert [(one.status, one.stop) for one in runs_of(world, uid)] == [(Status.KILLED, "kill")]
+    at_end(world)
+
+
 def test_an_order_that_another_one_overtakes_is_obeyed() -> None:
     """It was decided first and comes second, under the same leader: which of two executions was decided earlier says
     nothing about whether an order is old."""
