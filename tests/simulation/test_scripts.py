@@ -2198,6 +2198,61 @@ def test_a_late_result_turns_lost_into_the_truth() -> None:
     at_end(world)
 
 
+def two_workers(seed: int, name: str, **more: object) -> tuple[Cluster, int]:
+    """Three that vote, two that work, and a job for one of the two that is run again where it was lost."""
+    world = Cluster(seed)
+    for _ in range(3):
+        world.add().start()
+    for _ in range(2):
+        world.add({"role": "worker"}, eligible=False).start()
+    voters_are(world, 3)
+    return world, put(world, name, "@manually", tags={"role": "worker:1"}, on_lost="rerun", **more)
+
+
+def test_what_may_still_start_is_not_lost() -> None:
+    """Its agent is silent for longer than `lost_us`, and until start_by a copy of its order may arrive: run elsewhere
+    meanwhile it would run twice."""
+    world, uid = two_workers(69, "once")
+    world.hold = lambda _source, _to, message: isinstance(message, messages.Run)
+    run_now(world, "once")
+    world.run_for(0.1)
+    (order,) = runs_of(world, uid)
+    away = world.by_node(order.node_id)
+    assert away is not None
+    world.split([away])
+    hung, world.hung = world.hung, []
+    world.hold = None
+    world.run_for(SHORT.lost_us / SECOND_US + 30)
+    known = [one.status for one in runs_of(world, uid)]
+    assert known == [Status.ARMED], "it may still start, and is taken for lost"
+    world.hung = hung
+    world.heal()
+    world.release()
+    world.run_for(5)
+    assert list(world.starts) == [order.id]
+    at_end(world)
+
+
+def test_what_may_still_run_until_its_timeout_is_not_lost() -> None:
+    """Its agent is cut off, and ends it in time by itself. Until then, and a kill takes ten seconds more, nobody takes
+    it for lost."""
+    world, uid = two_workers(70, "long", timeout_us=30 * SECOND_US)
+    world.lasts_us = 35 * SECOND_US
+    with changed("meshcron.core.intents.START_WINDOW_US", 2 * SECOND_US):
+        run_now(world, "long")
+    assert world.run_until(lambda: bool(world.starts), 1)
+    (away,) = (host for host in world.hosts if host.processes)
+    world.split([away])
+    world.run_for(32)
+    known = [one.status for one in runs_of(world, uid)]
+    assert known in ([Status.RUNNING], [Status.ARMED]), "it may still run, and is taken for lost"
+    world.heal()
+    world.run_for(5)
+    assert [one.status for one in runs_of(world, uid)] == [Status.TIMEOUT]
+    assert list(world.starts.values()) == [1]
+    at_end(world)
+
+
 def test_an_agent_that_is_back_gets_its_orders_at_once() -> None:
     """They were repeated ever more seldom while it was away; the first beat that is heard of it changes that."""
     world = grown(63)
