@@ -509,6 +509,15 @@ MUTATIONS = (
         "it speaks as leader of its old term",
     ),
     Mutation(
+        "a leader with a mute disk steps down",
+        Voter,
+        "syncing_since_us",
+        "return self._unsynced[0][2] if self._unsynced else None",
+        "return None",
+        script("mute_disk"),
+        "a: follower expected, leader found",
+    ),
+    Mutation(
         "the lease counts from the sending",
         replication.Replication,
         "appended",
