@@ -538,9 +538,9 @@ class Cluster:
         """The last entry whose records were looked at, by cluster and generation."""
         self.records: dict[tuple[str, str, int], dict[str, Execution]] = {}
         """Executions by cluster, run and attempt, then by id, as the entries told of them, the newest word on each."""
-        self.ended_badly: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
-        """Ids by cluster, run and attempt: of a lost one that turns out well later the next attempt was due all the
-        same."""
+        self.followed: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
+        """Ids by cluster, run and attempt, of those after which another attempt may follow: as they first ended, for
+        what a lost one turns out to be decides nothing any more."""
         self.pruned: set[int] = set()
         """Uids of jobs of which somebody has dropped records."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
@@ -560,8 +560,9 @@ class Cluster:
         self.late_us: dict[str, int] = {}
         """How long after its tick an execution started, by a clock that is always right."""
         self.rolled_back = False
-        self.attempts_max: dict[int, int] = {}
-        """By uid: the most that any definition of the job has allowed."""
+        self.again_max: dict[int, tuple[int, int]] = {}
+        """By uid: up to which attempt one that fails is followed by another, and one that is lost: the most that any
+        definition of the job has allowed."""
         self.lost_disks: dict[str, Disk] = {}
         """By node id: what was on disks that are no more. They may have acknowledged an entry just before."""
         self.home = ""
@@ -864,9 +865,9 @@ class Cluster:
             before = self.cursors.get((cluster, uid), cursor)
             assert cursor >= before, f"10: the cursor of job {job.job.name} fell from {before} to {cursor}"
             self.cursors[cluster, uid] = cursor
-            # A retry that was owed before an edit is made after it.
-            most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
-            self.attempts_max[uid] = max(most, self.attempts_max.get(uid, 0))
+            retries, reruns = self.again_max.get(uid, (0, 0))
+            again = RERUNS_MAX if job.job.on_lost == "rerun" else 0
+            self.again_max[uid] = max(job.job.retries, retries), max(again, reruns)
 
     def check_rows(self, agent: Agent, rows: tuple[Row, ...]) -> None:
         """What entries record of executions, entry by entry; asked of whoever applies each first."""
@@ -887,9 +888,12 @@ class Cluster:
         """Who may run it, and whether its attempt has its turn."""
         known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
         opens = told.id not in known and not told.status.final
+        ends = told.status.final and (told.id not in known or not known[told.id].status.final)
         known[told.id] = told
-        if told.status.final and told.status is not Status.SUCCESS:
-            self.ended_badly[agent.cluster, told.run_id, told.attempt].add(told.id)
+        most_attempts = self.again_max.get(told.uid, (1 << 62, 1 << 62))[told.status is Status.LOST]
+        badly = told.status in {Status.FAILED, Status.TIMEOUT, Status.LOST} and told.stop != "kill"
+        if ends and badly and told.attempt <= most_attempts:
+            self.followed[agent.cluster, told.run_id, told.attempt].add(told.id)
         if not opens:
             return
         job = agent.state.definition(told.uid, told.revision)
@@ -903,13 +907,9 @@ class Cluster:
             assert enough, f"7: {told.run_id} is for {len(targets)} agents, wanted are {most}"
         if told.attempt == 1:
             return
-        over = len(self.ended_badly[agent.cluster, told.run_id, told.attempt - 1])
+        over = len(self.followed[agent.cluster, told.run_id, told.attempt - 1])
         begun = sum(one.due_cluster_us > 0 for one in known.values())
-        assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} ended badly before"
-        most_attempts = self.attempts_max.get(told.uid, 1 << 62)
-        assert told.attempt <= most_attempts, (
-            f"12: attempt {told.attempt} of {told.run_id}, {most_attempts} are allowed"
-        )
+        assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} before it allow one"
 
     def check_samples(self) -> None:
         """Now and then: logs agree with all that was ever seen in one, and states are what the entries come to."""

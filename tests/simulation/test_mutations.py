@@ -18,6 +18,7 @@ from msgspec import Struct
 from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
 from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
+from meshcron.core.catalog_outcomes import Outcomes
 from meshcron.core.digest import Digest
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
@@ -696,6 +697,24 @@ MUTATIONS = (
         "",
         scripts.test_what_may_still_run_until_its_timeout_is_not_lost,
         "it may still run, and is taken for lost",
+    ),
+    Mutation(
+        "reruns are no retries",
+        Outcomes,
+        "_owe_again",
+        "final.attempt <= job.retries",
+        "final.attempt <= max(job.retries, RERUNS_MAX)",
+        scripts.test_only_a_failure_within_the_retries_is_tried_again,
+        "12: 1 times attempt 3 of .*, 0 before it allow one",
+    ),
+    Mutation(
+        "what never started is not tried again",
+        Outcomes,
+        "_owe_again",
+        "{Status.FAILED, Status.TIMEOUT}",
+        "{Status.FAILED, Status.TIMEOUT, Status.SKIPPED}",
+        scripts.test_only_a_failure_within_the_retries_is_tried_again,
+        "12: 1 times attempt 2 of .*, 0 before it allow one",
     ),
     Mutation(
         "a new leader says so at once",

@@ -2253,6 +2253,28 @@ def test_what_may_still_run_until_its_timeout_is_not_lost() -> None:
     at_end(world)
 
 
+def test_only_a_failure_within_the_retries_is_tried_again() -> None:
+    """What would be run again where it was lost gets no more attempts after failures, and what never started none."""
+    world, uid = two_workers(71, "again", retries=1)
+    world.lasts_us = 3600 * SECOND_US
+    run_now(world, "again")
+    for attempt in (1, 2):
+        assert world.run_until(lambda attempt=attempt: len(world.starts) == attempt, 3)  # type: ignore[misc]
+        (running,) = (host for host in world.hosts if host.processes)
+        running.end(next(iter(running.processes)), 1, None)
+    world.run_for(3)
+    assert [one.status for one in runs_of(world, uid)] == [Status.FAILED] * 2
+    world.hold = lambda _source, _to, message: isinstance(message, messages.Run)
+    with changed("meshcron.core.intents.START_WINDOW_US", SECOND_US):
+        run_now(world, "again")
+        world.run_for(1.5)
+        world.hold = None
+        world.release()
+        world.run_for(3)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)[2:]] == [(Status.SKIPPED, "late")]
+    at_end(world)
+
+
 def test_an_agent_that_is_back_gets_its_orders_at_once() -> None:
     """They were repeated ever more seldom while it was away; the first beat that is heard of it changes that."""
     world = grown(63)
