@@ -15,7 +15,17 @@ from functools import partial
 import pytest
 from msgspec import Struct
 
-from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
+from meshcron.core import (
+    catalog,
+    catalog_cluster,
+    catalog_members,
+    catalog_ticks,
+    dispatch,
+    leading,
+    membership,
+    replication,
+    runner,
+)
 from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
 from meshcron.core.catalog_outcomes import Outcomes
@@ -305,6 +315,24 @@ MUTATIONS = (
         "return True",
         scripts.test_two_people_run_a_job_in_the_same_instant,
         "overlap under forbid",
+    ),
+    Mutation(
+        "apply checks again: the cluster is unused",
+        catalog_cluster.Cluster,
+        "dissolve",
+        "if not self._state.is_virgin():",
+        "if False:",
+        scripts.test_a_cluster_that_is_used_in_the_instant_of_its_end_goes_on,
+        "a cluster with a job dissolves",
+    ),
+    Mutation(
+        "apply checks again: the member has no vote",
+        catalog_members.Members,
+        "remove",
+        "if member.voter:",
+        "if False:",
+        scripts.test_who_becomes_a_voter_meanwhile_is_not_removed,
+        "a voter is removed in one step",
     ),
     Mutation(
         "a repeated call gets the first answer",

@@ -726,6 +726,52 @@ def test_a_tick_that_is_decided_twice_runs_once() -> None:
     assert set(world.starts.values()) == {1}
 
 
+def followed_by(found: Callable[[entries.Entry], entries.Entry | None]) -> AbstractContextManager[None]:
+    """Another entry stands in the log right behind one, before either is applied: decided a moment too early."""
+    propose = Ledger.propose
+
+    def both(ledger: Ledger, entry: entries.Entry, turn: Turn) -> int:
+        index = propose(ledger, entry, turn)
+        another = found(entry)
+        if another is not None:
+            propose(ledger, another, turn)
+        return index
+
+    return changed("meshcron.core.ledger.Ledger.propose", both)
+
+
+def test_a_cluster_that_is_used_in_the_instant_of_its_end_goes_on() -> None:
+    """It was to dissolve into another one, and its first job stands before that in the log."""
+    world = grown(73)
+    cluster = led(world).agent.cluster
+    with followed_by(lambda entry: entries.Dissolve("f" * 32) if isinstance(entry, entries.JobPut) else None):
+        uid = put(world, "first", tags={"role": "web:1"})
+    world.run_for(3)
+    assert all(host.is_up and host.agent.cluster == cluster for host in world.hosts), "a cluster with a job dissolves"
+    assert runs_of(world, uid)
+    at_end(world)
+
+
+def test_who_becomes_a_voter_meanwhile_is_not_removed() -> None:
+    """Its removal was decided when it had no vote. Nobody would speak to it any more, and its vote would count."""
+    world = Cluster(74)
+    for _ in range(3):
+        world.add().start()
+
+    def found(entry: entries.Entry) -> entries.Entry | None:
+        if not isinstance(entry, entries.Roster) or len(entry.voters) != 2:
+            return None
+        state = led(world).agent.state
+        (number,) = (one.number for one in state.members.values() if one.node_id in entry.voters and not one.voter)
+        return entries.MemberRemove(number, 0)
+
+    with followed_by(found):
+        world.run_for(10)
+    assert len(led(world).agent.state.members) == 3, "a voter is removed in one step"
+    voters_are(world, 3)
+    at_end(world)
+
+
 def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
     """Committed, and the leader dies before it answers: repeated by way of another agent it gets the first answer."""
     world = grown(60)
