@@ -740,6 +740,53 @@ def followed_by(found: Callable[[entries.Entry], entries.Entry | None]) -> Abstr
     return changed("meshcron.core.ledger.Ledger.propose", both)
 
 
+def a_minute_later(decided: entries.Intents) -> entries.Intents:
+    """The same decision about a tick that nobody has decided yet."""
+    minute_us = 60 * SECOND_US
+    items = tuple(
+        msgspec.structs.replace(
+            one,
+            tick_wall_us=one.tick_wall_us + minute_us,
+            next_wall_us=one.next_wall_us + minute_us,
+        )
+        for one in decided.items
+    )
+    return msgspec.structs.replace(decided, items=items)
+
+
+@pytest.mark.parametrize("what", ["paused", "stepped"])
+def test_a_tick_of_a_time_that_is_over_is_decided_anew(what: str) -> None:
+    """It was decided before everything was paused, or before all clocks went back by an hour, and stands behind that in
+    the log."""
+    world = grown(75)
+    uid = put(world, "tick", tags={"role": "web:1"}, concurrency="allow")
+    decided: list[entries.Intents] = []
+    late: list[entries.Intents] = []
+
+    def found(entry: entries.Entry) -> entries.Entry | None:
+        if isinstance(entry, entries.Intents):
+            decided.append(entry)
+        if not late and isinstance(entry, entries.Pause if what == "paused" else entries.Reseat):
+            late.append(a_minute_later(decided[-1]))
+            return late[0]
+        return None
+
+    with followed_by(found):
+        world.run_for(5)
+        if what == "paused":
+            ask(world, commands.SetPaused(paused=True))
+        else:
+            for host in world.hosts:
+                host.wall_shift_us -= 3_600 * SECOND_US
+        world.run_for(6)
+    assert late
+    leader = led(world)
+    ahead_us = leader.agent.state.jobs[uid].cursor_wall_us - leader.agent.clock.wall_us(leader.now())
+    assert ahead_us < 10 * SECOND_US, "a cursor goes ahead by a decision that is void"
+    ask(world, commands.SetPaused(paused=False))
+    at_end(world)
+
+
 def test_a_cluster_that_is_used_in_the_instant_of_its_end_goes_on() -> None:
     """It was to dissolve into another one, and its first job stands before that in the log."""
     world = grown(73)
