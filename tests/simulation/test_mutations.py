@@ -29,6 +29,7 @@ from meshcron.core import (
 from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
 from meshcron.core.catalog_outcomes import Outcomes
+from meshcron.core.clocks import ClusterClock
 from meshcron.core.digest import Digest
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
@@ -455,6 +456,24 @@ MUTATIONS = (
         "started",
         scripts.test_an_agent_starts_no_more_than_it_has_slots,
         "17: 3 processes of host0 in 2 slots",
+    ),
+    Mutation(
+        "start_by holds again after a restart",
+        runner.Runner,
+        "_wait",
+        "if seen.session == self._session:",
+        "if True:",
+        scripts.test_what_waits_for_a_slot_waits_no_longer_than_start_by_after_a_restart,
+        "it starts after start_by",
+    ),
+    Mutation(
+        "cluster time is past the marks of all votes",
+        ClusterClock,
+        "lead",
+        ", *(mark - now.boot_us for mark in marks_us))",
+        ")",
+        scripts.test_after_a_cold_start_cluster_time_is_past_all_that_a_majority_has_seen,
+        "cluster time has fallen below a mark",
     ),
     Mutation(
         "a run's parameters are not published",

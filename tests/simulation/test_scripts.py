@@ -2407,6 +2407,31 @@ def test_an_agent_starts_no_more_than_it_has_slots() -> None:
     assert max(world.starts.values()) == 1
 
 
+def test_what_waits_for_a_slot_waits_no_longer_than_start_by_after_a_restart() -> None:
+    """In the session that accepted it, it may wait for ten minutes. While its agent was away it may have been taken for
+    lost."""
+    world = Cluster(76)
+    host = world.add()
+    host.slots = 1
+    host.start()
+    voters_are(world, 1)
+    world.lasts_us = 10 * SECOND_US
+    put(world, "long", "@manually")
+    uid = put(world, "next", "@manually", start_deadline_us=600 * SECOND_US)
+    run_now(world, "long")
+    world.run_for(1)
+    with changed("meshcron.core.intents.START_WINDOW_US", 4 * SECOND_US):
+        run_now(world, "next")
+        world.run_for(1)
+    host.crash()
+    host.start()
+    world.run_for(12)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)] == [
+        (Status.SKIPPED, "late: the agent was away"),
+    ], "it starts after start_by"
+    at_end(world)
+
+
 def test_ticks_that_are_due_together_are_spread_over_idle_agents() -> None:
     """Each of the 300 jobs wants one of three agents, in the same second: "the least busy" are those that have the
     fewest to do, not those that said so in their last beat (API.md, Jobs, tags)."""
@@ -2454,6 +2479,25 @@ def test_two_clocks_that_disagree_are_not_averaged() -> None:
     world.run_for(20)
     assert max(abs(late) for late in world.late_us.values()) < 100_000, "all ticks follow one wrong clock"
     assert world.alarms["clocks_disagree"]
+    at_end(world)
+
+
+def test_after_a_cold_start_cluster_time_is_past_all_that_a_majority_has_seen() -> None:
+    """All machines were off, and their clocks are an hour behind: what was committed last does not tell how late it had
+    become, but the marks do. Below them every order would be too late."""
+    world = grown(77)
+    put(world, "once", "@manually")
+    with changed("meshcron.core.intents.START_WINDOW_US", 10 * SECOND_US):
+        run_now(world, "once")
+        world.run_for(40)
+    for host in world.hosts:
+        host.crash()
+        host.wall_shift_us -= 3_600 * SECOND_US
+    _, seen_us, _ = sorted(host.disk.mark.cluster_us for host in world.hosts)  # of any two votes one has seen it
+    for host in world.hosts:
+        host.start()
+    leader = led(world, 10)
+    assert leader.agent.clock.cluster_us(leader.now()) >= seen_us > 0, "cluster time has fallen below a mark"
     at_end(world)
 
 
