@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -29,7 +30,7 @@ from meshcron.core.replication import IN_FLIGHT_MAX
 from meshcron.core.settings import Settings
 from meshcron.core.state import State
 from meshcron.core.timing import Timing
-from meshcron.core.voter import Committed
+from meshcron.core.voter import Committed, Voter
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
 from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
@@ -139,6 +140,8 @@ class Host:
         """An operator has had the agent's directory recovered: the next start goes on alone."""
         self.checked_index = 0
         self.checked_commit = 0
+        self.checked_roster = 0, 0
+        """Term and index of the last roster in its log when it led and was looked at."""
 
     @property
     def is_up(self) -> bool:
@@ -445,7 +448,7 @@ class Host:
         world = self.world
         world.starts[execution_id] += 1
         assert world.starts[execution_id] == 1, f"6: {execution_id} started twice"
-        assert execution_id in self.disk.tables["seen"], "8: a start that was not written down"
+        assert self.disk.says_of(execution_id) == "starting", "8: a start that was not written down as one"
         world.check_start(self, execution_id, env or {})
         world.pids += 1
         self.processes[execution_id] = Process(
@@ -535,9 +538,9 @@ class Cluster:
         """The last entry whose records were looked at, by cluster and generation."""
         self.records: dict[tuple[str, str, int], dict[str, Execution]] = {}
         """Executions by cluster, run and attempt, then by id, as the entries told of them, the newest word on each."""
-        self.ended_badly: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
-        """Ids by cluster, run and attempt: of a lost one that turns out well later the next attempt was due all the
-        same."""
+        self.followed: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
+        """Ids by cluster, run and attempt, of those after which another attempt may follow: as they first ended, for
+        what a lost one turns out to be decides nothing any more."""
         self.pruned: set[int] = set()
         """Uids of jobs of which somebody has dropped records."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
@@ -557,8 +560,9 @@ class Cluster:
         self.late_us: dict[str, int] = {}
         """How long after its tick an execution started, by a clock that is always right."""
         self.rolled_back = False
-        self.attempts_max: dict[int, int] = {}
-        """By uid: the most that any definition of the job has allowed."""
+        self.again_max: dict[int, tuple[int, int]] = {}
+        """By uid: up to which attempt one that fails is followed by another, and one that is lost: the most that any
+        definition of the job has allowed."""
         self.lost_disks: dict[str, Disk] = {}
         """By node id: what was on disks that are no more. They may have acknowledged an entry just before."""
         self.home = ""
@@ -810,6 +814,10 @@ class Cluster:
         if agent.ledger.leads and agent.cluster:
             key = agent.cluster, agent.generation, agent.ledger.term
             assert self.leaders.setdefault(key, host.node_id) == host.node_id, f"1: two leaders in term {key[2]}"
+            voter = agent.ledger._voter
+            if (voter.term, voter.rosters[-1][0]) > host.checked_roster:
+                self._check_rosters(voter, host.checked_roster)
+                host.checked_roster = voter.term, voter.rosters[-1][0]
         applied = agent.state.applied
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
@@ -832,6 +840,19 @@ class Cluster:
                 self._check_copies(agent, agent.ledger.commit_index, agent.ledger.term)
             host.checked_commit = agent.ledger.commit_index
 
+    @staticmethod
+    def _check_rosters(voter: Voter, checked: tuple[int, int]) -> None:
+        """13: a leader changes one voter, behind a committed entry of its term and a committed roster. Looked at when
+        it proposes: a roster that is overwritten is in no log at the end."""
+        for before, (index, after) in pairwise(voter.rosters):
+            if index < voter.first_index or (voter.term, index) <= checked:
+                continue
+            if not isinstance(entries.decode(voter.log.row(index).body), entries.Roster):
+                continue  # a cluster is formed, or recovered
+            assert voter.commit_index >= voter.first_index, f"13: no entry of term {voter.term} is committed"
+            assert before[0] <= voter.commit_index, "13: who votes changes before the last change is committed"
+            assert len(before[1] ^ after) == 1, "13: more than one voter changed at once"
+
     def _watch_state(self, agent: Agent) -> None:
         """What holds between a state and the ones before it; asked of whoever applies an entry first."""
         state, cluster = agent.state, f"{agent.cluster} {agent.generation}"
@@ -844,9 +865,9 @@ class Cluster:
             before = self.cursors.get((cluster, uid), cursor)
             assert cursor >= before, f"10: the cursor of job {job.job.name} fell from {before} to {cursor}"
             self.cursors[cluster, uid] = cursor
-            # A retry that was owed before an edit is made after it.
-            most = 1 + job.job.retries + (RERUNS_MAX if job.job.on_lost == "rerun" else 0)
-            self.attempts_max[uid] = max(most, self.attempts_max.get(uid, 0))
+            retries, reruns = self.again_max.get(uid, (0, 0))
+            again = RERUNS_MAX if job.job.on_lost == "rerun" else 0
+            self.again_max[uid] = max(job.job.retries, retries), max(again, reruns)
 
     def check_rows(self, agent: Agent, rows: tuple[Row, ...]) -> None:
         """What entries record of executions, entry by entry; asked of whoever applies each first."""
@@ -867,9 +888,12 @@ class Cluster:
         """Who may run it, and whether its attempt has its turn."""
         known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
         opens = told.id not in known and not told.status.final
+        ends = told.status.final and (told.id not in known or not known[told.id].status.final)
         known[told.id] = told
-        if told.status.final and told.status is not Status.SUCCESS:
-            self.ended_badly[agent.cluster, told.run_id, told.attempt].add(told.id)
+        most_attempts = self.again_max.get(told.uid, (1 << 62, 1 << 62))[told.status is Status.LOST]
+        badly = told.status in {Status.FAILED, Status.TIMEOUT, Status.LOST} and told.stop != "kill"
+        if ends and badly and told.attempt <= most_attempts:
+            self.followed[agent.cluster, told.run_id, told.attempt].add(told.id)
         if not opens:
             return
         job = agent.state.definition(told.uid, told.revision)
@@ -883,13 +907,9 @@ class Cluster:
             assert enough, f"7: {told.run_id} is for {len(targets)} agents, wanted are {most}"
         if told.attempt == 1:
             return
-        over = len(self.ended_badly[agent.cluster, told.run_id, told.attempt - 1])
+        over = len(self.followed[agent.cluster, told.run_id, told.attempt - 1])
         begun = sum(one.due_cluster_us > 0 for one in known.values())
-        assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} ended badly before"
-        most_attempts = self.attempts_max.get(told.uid, 1 << 62)
-        assert told.attempt <= most_attempts, (
-            f"12: attempt {told.attempt} of {told.run_id}, {most_attempts} are allowed"
-        )
+        assert begun <= over, f"12: {begun} times attempt {told.attempt} of {told.run_id}, {over} before it allow one"
 
     def check_samples(self) -> None:
         """Now and then: logs agree with all that was ever seen in one, and states are what the entries come to."""
@@ -984,13 +1004,14 @@ class Cluster:
 
     @staticmethod
     def check_fence(event: Event, fence: messages.Fence, wanted: list[Effect]) -> None:
-        """An order of an old leader changes nothing."""
+        """An order of an old leader changes nothing: nothing is accepted or stopped, nor what runs killed."""
         if not isinstance(event, events.MessageReceived):
             return
         if not isinstance(event.message, messages.Run | messages.Stop) or event.message.fence >= fence:
             return
         written = [row for one in wanted if isinstance(one, effects.Persist) for row in one.rows]
-        assert not any(isinstance(row, SeenRow) for row in written), f"9: an order of {event.message.fence} is obeyed"
+        obeyed = [one for one in (*written, *wanted) if isinstance(one, SeenRow | effects.SignalProcess)]
+        assert not obeyed, f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
         """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on. One that

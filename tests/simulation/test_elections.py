@@ -9,7 +9,7 @@ name. Time stands still but for `wait`. One command a line, `#` begins a comment
     campaign a             its timer is over: it asks, and stands if it may
     wait 800               so many milliseconds pass: timers, idle appends, leases
     propose a              the leader appends an entry
-    roster a b c           the leader (the first name) proposes the rest as voters
+    roster a b c           the leader (the first name) proposes the rest as voters, if who votes may change now
     hand a b               a asks b to stand in its place
     gone a b               a has evidence that b's process is gone
     cut a b | cut a        nothing passes between the two, or to and from one
@@ -272,7 +272,8 @@ class Bench:
             case "propose" if ledger is not None:
                 self.turn(node, lambda turn: ledger.propose(entries.Noop(0, len(self.committed), 1), turn))
             case "roster" if ledger is not None:
-                self.turn(node, lambda turn: ledger.propose(entries.Roster(tuple(names)), turn))
+                if ledger.roster_may_change():
+                    self.turn(node, lambda turn: ledger.propose(entries.Roster(tuple(names)), turn))
             case "hand" if ledger is not None:
                 self.turn(node, lambda turn: ledger.hand_over(names[0], turn))
             case "gone" if ledger is not None:

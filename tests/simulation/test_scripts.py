@@ -544,6 +544,42 @@ def test_an_order_of_an_old_leader_is_stale() -> None:
     at_end(world)
 
 
+def test_a_kill_of_an_old_leader_is_stale() -> None:
+    """It comes out of a queue like the order above. What runs goes on until the leader that is obeyed by now wants its
+    end, too."""
+    world = grown(68)
+    target = world.add({"role": "web", "at": "3"}, eligible=False)
+    target.start()
+    voters_are(world, 3)
+    old = led(world)
+    uid = put(world, "long", "@every 1h", tags={"at": str(target.number)})
+    put(world, "other", "@every 1h", tags={"at": str(target.number)})
+    world.lasts_us = 60 * SECOND_US
+    run_id = run_now(world, "long")
+    assert world.run_until(lambda: bool(target.processes), 2)
+    (running,) = target.processes
+    world.run_for(1)
+    world.hold = lambda _source, to, message: to is target and isinstance(message, messages.Stop)
+    world.ask(commands.StopRun(run_id))
+    assert world.run_until(lambda: bool(world.hung), 1)
+    old.crash()
+    late, world.hung = world.hung, []
+    world.run_for(3)
+    run_now(world, "other")
+    world.run_for(0.5)
+    assert len(target.processes) == 2, "the other job runs"
+    again, world.hung = world.hung, late
+    world.release()
+    world.run_for(0.5)
+    assert running in target.processes
+    world.hold, world.hung = None, again
+    world.release()
+    world.run_for(1)
+    assert running not in target.processes
+    assert [(one.status, one.stop) for one in runs_of(world, uid)] == [(Status.KILLED, "kill")]
+    at_end(world)
+
+
 def test_an_order_that_another_one_overtakes_is_obeyed() -> None:
     """It was decided first and comes second, under the same leader: which of two executions was decided earlier says
     nothing about whether an order is old."""
@@ -688,6 +724,99 @@ def test_a_tick_that_is_decided_twice_runs_once() -> None:
     assert len(decided) > 5
     assert len(runs_of(world, uid)) > 5
     assert set(world.starts.values()) == {1}
+
+
+def followed_by(found: Callable[[entries.Entry], entries.Entry | None]) -> AbstractContextManager[None]:
+    """Another entry stands in the log right behind one, before either is applied: decided a moment too early."""
+    propose = Ledger.propose
+
+    def both(ledger: Ledger, entry: entries.Entry, turn: Turn) -> int:
+        index = propose(ledger, entry, turn)
+        another = found(entry)
+        if another is not None:
+            propose(ledger, another, turn)
+        return index
+
+    return changed("meshcron.core.ledger.Ledger.propose", both)
+
+
+def a_minute_later(decided: entries.Intents) -> entries.Intents:
+    """The same decision about a tick that nobody has decided yet."""
+    minute_us = 60 * SECOND_US
+    items = tuple(
+        msgspec.structs.replace(
+            one,
+            tick_wall_us=one.tick_wall_us + minute_us,
+            next_wall_us=one.next_wall_us + minute_us,
+        )
+        for one in decided.items
+    )
+    return msgspec.structs.replace(decided, items=items)
+
+
+@pytest.mark.parametrize("what", ["paused", "stepped"])
+def test_a_tick_of_a_time_that_is_over_is_decided_anew(what: str) -> None:
+    """It was decided before everything was paused, or before all clocks went back by an hour, and stands behind that in
+    the log."""
+    world = grown(75)
+    uid = put(world, "tick", tags={"role": "web:1"}, concurrency="allow")
+    decided: list[entries.Intents] = []
+    late: list[entries.Intents] = []
+
+    def found(entry: entries.Entry) -> entries.Entry | None:
+        if isinstance(entry, entries.Intents):
+            decided.append(entry)
+        if not late and isinstance(entry, entries.Pause if what == "paused" else entries.Reseat):
+            late.append(a_minute_later(decided[-1]))
+            return late[0]
+        return None
+
+    with followed_by(found):
+        world.run_for(5)
+        if what == "paused":
+            ask(world, commands.SetPaused(paused=True))
+        else:
+            for host in world.hosts:
+                host.wall_shift_us -= 3_600 * SECOND_US
+        world.run_for(6)
+    assert late
+    leader = led(world)
+    ahead_us = leader.agent.state.jobs[uid].cursor_wall_us - leader.agent.clock.wall_us(leader.now())
+    assert ahead_us < 10 * SECOND_US, "a cursor goes ahead by a decision that is void"
+    ask(world, commands.SetPaused(paused=False))
+    at_end(world)
+
+
+def test_a_cluster_that_is_used_in_the_instant_of_its_end_goes_on() -> None:
+    """It was to dissolve into another one, and its first job stands before that in the log."""
+    world = grown(73)
+    cluster = led(world).agent.cluster
+    with followed_by(lambda entry: entries.Dissolve("f" * 32) if isinstance(entry, entries.JobPut) else None):
+        uid = put(world, "first", tags={"role": "web:1"})
+    world.run_for(3)
+    assert all(host.is_up and host.agent.cluster == cluster for host in world.hosts), "a cluster with a job dissolves"
+    assert runs_of(world, uid)
+    at_end(world)
+
+
+def test_who_becomes_a_voter_meanwhile_is_not_removed() -> None:
+    """Its removal was decided when it had no vote. Nobody would speak to it any more, and its vote would count."""
+    world = Cluster(74)
+    for _ in range(3):
+        world.add().start()
+
+    def found(entry: entries.Entry) -> entries.Entry | None:
+        if not isinstance(entry, entries.Roster) or len(entry.voters) != 2:
+            return None
+        state = led(world).agent.state
+        (number,) = (one.number for one in state.members.values() if one.node_id in entry.voters and not one.voter)
+        return entries.MemberRemove(number, 0)
+
+    with followed_by(found):
+        world.run_for(10)
+    assert len(led(world).agent.state.members) == 3, "a voter is removed in one step"
+    voters_are(world, 3)
+    at_end(world)
 
 
 def test_a_call_whose_answer_is_lost_with_the_leader_is_done_once() -> None:
@@ -1665,6 +1794,33 @@ def test_one_voter_becomes_three_and_then_five_while_it_works() -> None:
     assert max(world.late_us.values()) < 200_000
 
 
+def test_who_votes_changes_once_the_last_change_is_committed() -> None:
+    """The disks of those that are to vote take seconds for what makes them voters: the leader waits for it. Until then
+    a majority of the roster before may elect somebody who knows of no change."""
+    world = Cluster(67)
+    leader = world.add()
+    leader.start()
+    world.run_for(4)
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        message = getattr(effect, "message", None)
+        bodies = message.payload if isinstance(message, messages.Append) else ()
+        if any(isinstance(entries.decode(body), entries.Roster) for body in bodies):
+            for other in world.hosts[1:]:
+                other.hanging_disk = True
+        return False
+
+    world.tap = tap
+    for host in (world.add(), world.add()):
+        host.start()
+    assert world.run_until(lambda: len(leader.agent.ledger.voters) == 2, 20)
+    world.run_for(1.5)  # the leader looks several times
+    assert len(leader.agent.ledger.voters) == 2
+    voters_are(world, 3)
+    single_steps(world)
+    at_end(world)
+
+
 def test_a_new_member_runs_what_matches_it_before_its_first_beat() -> None:
     """Its tags are known from its knock: a run of the instant in which it is admitted finds it."""
     world = grown(61, 2)
@@ -2135,6 +2291,83 @@ def test_a_late_result_turns_lost_into_the_truth() -> None:
     at_end(world)
 
 
+def two_workers(seed: int, name: str, **more: object) -> tuple[Cluster, int]:
+    """Three that vote, two that work, and a job for one of the two that is run again where it was lost."""
+    world = Cluster(seed)
+    for _ in range(3):
+        world.add().start()
+    for _ in range(2):
+        world.add({"role": "worker"}, eligible=False).start()
+    voters_are(world, 3)
+    return world, put(world, name, "@manually", tags={"role": "worker:1"}, on_lost="rerun", **more)
+
+
+def test_what_may_still_start_is_not_lost() -> None:
+    """Its agent is silent for longer than `lost_us`, and until start_by a copy of its order may arrive: run elsewhere
+    meanwhile it would run twice."""
+    world, uid = two_workers(69, "once")
+    world.hold = lambda _source, _to, message: isinstance(message, messages.Run)
+    run_now(world, "once")
+    world.run_for(0.1)
+    (order,) = runs_of(world, uid)
+    away = world.by_node(order.node_id)
+    assert away is not None
+    world.split([away])
+    hung, world.hung = world.hung, []
+    world.hold = None
+    world.run_for(SHORT.lost_us / SECOND_US + 30)
+    known = [one.status for one in runs_of(world, uid)]
+    assert known == [Status.ARMED], "it may still start, and is taken for lost"
+    world.hung = hung
+    world.heal()
+    world.release()
+    world.run_for(5)
+    assert list(world.starts) == [order.id]
+    at_end(world)
+
+
+def test_what_may_still_run_until_its_timeout_is_not_lost() -> None:
+    """Its agent is cut off, and ends it in time by itself. Until then, and a kill takes ten seconds more, nobody takes
+    it for lost."""
+    world, uid = two_workers(70, "long", timeout_us=30 * SECOND_US)
+    world.lasts_us = 35 * SECOND_US
+    with changed("meshcron.core.intents.START_WINDOW_US", 2 * SECOND_US):
+        run_now(world, "long")
+    assert world.run_until(lambda: bool(world.starts), 1)
+    (away,) = (host for host in world.hosts if host.processes)
+    world.split([away])
+    world.run_for(32)
+    known = [one.status for one in runs_of(world, uid)]
+    assert known in ([Status.RUNNING], [Status.ARMED]), "it may still run, and is taken for lost"
+    world.heal()
+    world.run_for(5)
+    assert [one.status for one in runs_of(world, uid)] == [Status.TIMEOUT]
+    assert list(world.starts.values()) == [1]
+    at_end(world)
+
+
+def test_only_a_failure_within_the_retries_is_tried_again() -> None:
+    """What would be run again where it was lost gets no more attempts after failures, and what never started none."""
+    world, uid = two_workers(71, "again", retries=1)
+    world.lasts_us = 3600 * SECOND_US
+    run_now(world, "again")
+    for attempt in (1, 2):
+        assert world.run_until(lambda attempt=attempt: len(world.starts) == attempt, 3)  # type: ignore[misc]
+        (running,) = (host for host in world.hosts if host.processes)
+        running.end(next(iter(running.processes)), 1, None)
+    world.run_for(3)
+    assert [one.status for one in runs_of(world, uid)] == [Status.FAILED] * 2
+    world.hold = lambda _source, _to, message: isinstance(message, messages.Run)
+    with changed("meshcron.core.intents.START_WINDOW_US", SECOND_US):
+        run_now(world, "again")
+        world.run_for(1.5)
+        world.hold = None
+        world.release()
+        world.run_for(3)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)[2:]] == [(Status.SKIPPED, "late")]
+    at_end(world)
+
+
 def test_an_agent_that_is_back_gets_its_orders_at_once() -> None:
     """They were repeated ever more seldom while it was away; the first beat that is heard of it changes that."""
     world = grown(63)
@@ -2172,6 +2405,31 @@ def test_an_agent_starts_no_more_than_it_has_slots() -> None:
     assert statuses[:4] == [Status.SUCCESS] * 4
     assert Status.ARMED in statuses
     assert max(world.starts.values()) == 1
+
+
+def test_what_waits_for_a_slot_waits_no_longer_than_start_by_after_a_restart() -> None:
+    """In the session that accepted it, it may wait for ten minutes. While its agent was away it may have been taken for
+    lost."""
+    world = Cluster(76)
+    host = world.add()
+    host.slots = 1
+    host.start()
+    voters_are(world, 1)
+    world.lasts_us = 10 * SECOND_US
+    put(world, "long", "@manually")
+    uid = put(world, "next", "@manually", start_deadline_us=600 * SECOND_US)
+    run_now(world, "long")
+    world.run_for(1)
+    with changed("meshcron.core.intents.START_WINDOW_US", 4 * SECOND_US):
+        run_now(world, "next")
+        world.run_for(1)
+    host.crash()
+    host.start()
+    world.run_for(12)
+    assert [(one.status, one.reason) for one in runs_of(world, uid)] == [
+        (Status.SKIPPED, "late: the agent was away"),
+    ], "it starts after start_by"
+    at_end(world)
 
 
 def test_ticks_that_are_due_together_are_spread_over_idle_agents() -> None:
@@ -2221,6 +2479,25 @@ def test_two_clocks_that_disagree_are_not_averaged() -> None:
     world.run_for(20)
     assert max(abs(late) for late in world.late_us.values()) < 100_000, "all ticks follow one wrong clock"
     assert world.alarms["clocks_disagree"]
+    at_end(world)
+
+
+def test_after_a_cold_start_cluster_time_is_past_all_that_a_majority_has_seen() -> None:
+    """All machines were off, and their clocks are an hour behind: what was committed last does not tell how late it had
+    become, but the marks do. Below them every order would be too late."""
+    world = grown(77)
+    put(world, "once", "@manually")
+    with changed("meshcron.core.intents.START_WINDOW_US", 10 * SECOND_US):
+        run_now(world, "once")
+        world.run_for(40)
+    for host in world.hosts:
+        host.crash()
+        host.wall_shift_us -= 3_600 * SECOND_US
+    _, seen_us, _ = sorted(host.disk.mark.cluster_us for host in world.hosts)  # of any two votes one has seen it
+    for host in world.hosts:
+        host.start()
+    leader = led(world, 10)
+    assert leader.agent.clock.cluster_us(leader.now()) >= seen_us > 0, "cluster time has fallen below a mark"
     at_end(world)
 
 

@@ -113,6 +113,11 @@ class Disk:
         self.write(tuple(rows.MemberRow(member) for member in catalog.members))
         self.write(tuple(rows.TokenRow(token) for token in catalog.tokens))
 
+    def says_of(self, execution_id: str) -> str:
+        """The state of an execution as its agent has written it down; "" = it has not."""
+        row = self.tables["seen"].get(execution_id)
+        return row.state if isinstance(row, rows.SeenRow) else ""
+
     def is_whole(self) -> bool:
         """Whether the chain of checksums holds, as the store looks at it before each start (store/log.py)."""
         kept = [self.log[index] for index in sorted(self.log)]
@@ -307,7 +312,7 @@ class World:
     def spawn(self, execution_id: str) -> None:
         self.starts[execution_id] += 1
         assert self.starts[execution_id] == 1, f"P1: {execution_id} started twice"
-        assert execution_id in self.disk.tables["seen"], "8: a start that was not written down"
+        assert self.disk.says_of(execution_id) == "starting", "8: a start that was not written down as one"
         self._pid += 1
         self.alive[execution_id] = self._pid
         session, pid = self.session, self._pid
