@@ -545,6 +545,15 @@ MUTATIONS = (
         "nobody has noticed",
     ),
     Mutation(
+        "no voter is let in that remembers nothing",
+        Gate,
+        "_why_not",
+        "member.voter and not hello.cluster",
+        "False",
+        scripts.test_a_voter_that_has_its_identity_alone_is_let_in_by_nobody,
+        "committed twice, differently",
+    ),
+    Mutation(
         "an old answer proves no loss",
         replication.Replication,
         "_has_lost",

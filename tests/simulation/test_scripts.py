@@ -1211,6 +1211,43 @@ def test_a_follower_whose_disk_went_back_votes_no_more() -> None:
     at_end(world)
 
 
+def test_a_voter_that_has_its_identity_alone_is_let_in_by_nobody() -> None:
+    """It had acknowledged a write that is committed with its copy. Its disk then lost all but who it is, and the other
+    one, which lacks the write, has started since and remembers nothing of its starts: together they would elect a
+    leader without the write. It is refused, and told why, until the machine has a new disk."""
+    world = grown(61)
+    leader, forgetful, behind = led(world), follower(world), follower(world, 1)
+    world.run_for(1)
+
+    def tap(_host: Host, effect: effects.Effect) -> bool:
+        if not isinstance(effect, effects.Send) or effect.to != behind.node_id:
+            return False
+        return isinstance(effect.message, messages.Append) and bool(effect.message.heads)
+
+    world.tap = tap
+    put(world, "kept", tags={"at": str(leader.number)})
+    world.run_for(0.3)
+    world.tap = None
+    for host in (leader, forgetful, behind):
+        host.crash()
+    old_id = forgetful.node_id
+    forgetful.wipe()
+    forgetful.node_id = old_id
+    behind.start()
+    world.run_for(2)
+    forgetful.start()
+    world.run_for(20)
+    assert world.leader() is None, "one of three voters is left, and it lacks what was promised"
+    assert "remembers nothing" in forgetful.agent.refused
+    forgetful.crash()
+    forgetful.wipe()
+    forgetful.start()
+    leader.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(forgetful.node_id) is not None, 60)
+    assert led(world).agent.state.job_view("kept") is not None
+    at_end(world)
+
+
 def test_late_answers_accuse_nobody() -> None:
     """What a follower answered before it acknowledged more arrives after it, and again in its next session."""
     world = grown(62)
