@@ -2146,6 +2146,36 @@ def test_an_agent_that_stood_still_accuses_nobody() -> None:
     at_end(world)
 
 
+def test_an_agent_that_stood_still_starts_what_is_in_time_and_says_what_is_not() -> None:
+    """SIGSTOP for 10 s with ticks armed: those that may start within 2 s are skipped as late, those that may within a
+    minute start once."""
+    world = grown(48)
+    world.lasts_us = SECOND_US // 2
+    sleeper, leader = follower(world), led(world)
+    here = {"at": str(sleeper.number)}
+    jobs = {
+        put(world, f"within{seconds}", tags=here, concurrency="allow", start_deadline_us=seconds * SECOND_US): seconds
+        for seconds in (2, 60)
+    }
+    world.run_for(3)
+    assert world.run_until(lambda: len(armed_at(sleeper)) >= 4, 3)
+    armed = armed_at(sleeper)
+    sleeper.pause(10 * SECOND_US)
+    world.run_for(15)
+    told = {
+        seconds: [
+            (one.status, one.reason.partition(":")[0], world.starts[one.id])
+            for one in runs_of(world, uid)
+            if one.id in armed
+        ]
+        for uid, seconds in jobs.items()
+    }
+    assert set(told[2]) == {(Status.SKIPPED, "late", 0)}, "what is too late starts all the same"
+    assert set(told[60]) == {(Status.SUCCESS, "", 1)}, "what is in time does not start once"
+    assert led(world) is leader
+    at_end(world)
+
+
 def test_a_late_result_turns_lost_into_the_truth() -> None:
     """Silent for longer than `lost_us`: its run is lost, that is unknown, until it says what became of it."""
     world = grown(28)

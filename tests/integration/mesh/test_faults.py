@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from meshcron.runtime.failpoint import STEPS
-from tests.checker import SECOND_US, Findings
+from tests.checker import COMMAND, SECOND_US, Findings, read_records, read_starts
 from tests.integration.agent.real_agent import wait_for
-from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
+from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch, now_us
 from tests.unit.api.api_client import Client
 
 FAIL_OVER_SECONDS = 3.0
@@ -25,6 +25,9 @@ REACHED_TIMES = 30
 """With two jobs a second each step is reached so often some seconds after they were added."""
 
 REACHED_SECONDS = 60.0
+
+ARMED_MIN = 2
+"""Of a job with a tick a second, 2.5 s ahead."""
 
 FLAPS = 3
 
@@ -145,17 +148,39 @@ def test_6_the_leader_stands_still(cluster: RealCluster, watch: Watch) -> None:
 
 @pytest.mark.slow
 def test_7_an_agent_stands_still(cluster: RealCluster, watch: Watch) -> None:
-    """Ten seconds of SIGSTOP with ticks armed: it starts those late or says why not; the others and the leader are not
-    disturbed."""
+    """Ten seconds of SIGSTOP with ticks armed: those that may start within a minute start once, those that may within
+    two seconds are recorded as late; the others and the leader are not disturbed."""
     leader, agent = cluster.leader, cluster.followers[-1]
+    file = cluster.folder / "starts-still"
+    for deadline in ("2s", "60s"):
+        job = {"concurrency": "allow", "start_deadline": deadline, "history": {"runs": 1000, "days": 1}}
+        leader.add(f"within-{deadline}", COMMAND.format(file=file), "* * * * * *", **job)
+    watch.wait_for_more(5)
     watch.away(agent)
     agent.pause()
+    paused_us = now_us()
     watch.wait_for_more(10)
+    resumed_us = now_us()
     agent.resume()
     cluster.heal()
     watch.back(agent)
     assert cluster.leader is leader
     watch.end()
+    started = [one for one in read_starts(file) if one.agent == agent.name]
+    for deadline, meets_it in (("2s", False), ("60s", True)):
+        name = f"within-{deadline}"
+        told = [
+            (one.tick_us, "late" if one.reason.startswith("late: ") else one.reason or one.status)
+            for one in read_records(leader.executions(name))
+            if one.agent == agent.name and paused_us < one.tick_us < resumed_us - SECOND_US
+        ]
+        armed = [tick_us for tick_us, how in told if how != "agent down"]
+        assert len(armed) >= ARMED_MIN, told
+        assert {how for _, how in told} == {"success" if meets_it else "late", "agent down"}, told
+        late = [one for one in started if one.job == name and one.tick_us in dict(told)]
+        assert sorted(one.tick_us for one in late) == (armed if meets_it else [])
+        assert all(one.start_us > resumed_us for one in late)
+        leader.call("DELETE", f"/v1/jobs/{name}")
 
 
 @pytest.mark.slow
