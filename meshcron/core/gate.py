@@ -195,6 +195,8 @@ class Gate:
             return "this node id is known with another key; start with an empty data directory"
         if any(one.public_key == said.public_key != "" for one in self._known.roster() if one is not member):
             return "another member has this agent's key; start with an empty data directory"
+        if member is not None and member.voter and not hello.cluster:
+            return "it has voted here and remembers nothing of it; start with an empty data directory"
         protocol = self._leadership.protocol
         if hello.cluster in ("", self._known.cluster) and said.protocol < protocol:
             why = f"the cluster speaks protocol {protocol}, this agent only {said.protocol}"

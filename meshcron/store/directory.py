@@ -1,6 +1,7 @@
 """The data directory: whose it is, that only one agent uses it, and that it still lies where it was made.
 
-`node.json` is what makes it ours. Nothing in it is ever overwritten: an adopted directory keeps the old file beside.
+`node.json` is what makes it ours. No identity in it is ever overwritten: an adopted directory keeps the old file. It
+also says whether this identity has ever gone beyond its first start: then what is missing beside it is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from meshcron.errors import StartRefused
 from meshcron.store.files import PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE, replace_whole
@@ -55,12 +56,14 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class _NodeFile(Struct, frozen=True, kw_only=True):
-    """node.json. `check` is a CRC of the rest: a garbled node id is still a node id."""
+    """node.json. `check` is a CRC of all but the mark: a garbled node id is still a node id."""
 
     format: int = FORMAT
     identity: Identity
     place: Place
     check: str = ""
+    started: bool | UnsetType = UNSET
+    """The mark: all other files were there once. Not in `check`, so that an earlier version reads the rest as ever."""
 
 
 class _Format(Struct):
@@ -120,6 +123,18 @@ class DataDirectory:
         kept = self._read()
         return kept.identity.node_id if kept else ""
 
+    def has_started(self) -> bool:
+        """Whether this identity has been beyond its first start, so that others may have its word. False as well where
+        only an earlier version has started it. Raises StartRefused."""
+        kept = self._read()
+        return kept is not None and kept.started is True
+
+    def mark_started(self) -> None:
+        """From now on whatever is missing is lost; durable when this returns. Raises OSError, StartRefused."""
+        kept = self._read()
+        if kept is not None and kept.started is not True:
+            self._replace(msgspec.structs.replace(kept, started=True))
+
     def rename(self, identity: Identity) -> Identity:
         """Go on as somebody new (adoption, salvage). The old file stays as node.json.old-1, -2, ... Raises
         StartRefused."""
@@ -176,12 +191,14 @@ class DataDirectory:
 
     def _write(self, identity: Identity) -> Identity:
         try:
-            file = _NodeFile(identity=identity, place=self._place())
-            data = msgspec.json.encode(msgspec.structs.replace(file, check=_check(file)))
-            replace_whole(self.path / NODE_FILE, msgspec.json.format(data) + b"\n")
+            self._replace(_NodeFile(identity=identity, place=self._place()))
         except OSError as error:
             raise StartRefused(f"{NODE_FILE} cannot be written: {words(error, self.path)}") from error
         return identity
+
+    def _replace(self, file: _NodeFile) -> None:
+        data = msgspec.json.encode(msgspec.structs.replace(file, check=_check(file)))
+        replace_whole(self.path / NODE_FILE, msgspec.json.format(data) + b"\n")
 
     def _place(self) -> Place:
         there = self.path.stat()
@@ -214,7 +231,7 @@ def _lasts(place: Place) -> bool:
 
 
 def _check(file: _NodeFile) -> str:
-    return f"{zlib.crc32(msgspec.json.encode(msgspec.structs.replace(file, check=''))):08x}"
+    return f"{zlib.crc32(msgspec.json.encode(msgspec.structs.replace(file, check='', started=UNSET))):08x}"
 
 
 def _is_identity(identity: Identity) -> bool:

@@ -120,7 +120,10 @@ def _copy(folder: Path, work: Path) -> _Source:
     """A working copy of the trustworthy part: bad pages blank, so that SQLite stumbles over them and not us."""
     database, wal = folder / DATABASE, folder / WAL
     if not database.exists():
-        raise StartRefused(f"{database} is missing, so there is nothing to salvage. Restore a backup.")
+        raise StartRefused(
+            f"{database} is missing, so there is nothing to salvage. Restore a backup; or start with an empty data "
+            "directory, as a new agent."
+        )
     found = scan(wal)
     refuse_newer(database, wal, found)
     source = _source(folder, found)

@@ -62,6 +62,7 @@ class Store:
                 self.database.open()
                 loaded = self._load(found)
                 self._begin(loaded.ballot)
+                self.directory.mark_started()
                 self.reserve.fill()
         except BaseException:
             self.close()
@@ -77,9 +78,11 @@ class Store:
 
     def _create_missing(self) -> None:
         """A first start, or one that died in the middle of it: hard_state, then the database, then the first start
-        number. Whatever is missing later is damage."""
+        number, then the mark in node.json. Whatever is missing later is damage, also where it is all but the identity:
+        with that alone a voter would vote a second time in a term."""
         path = self.directory.path
-        if not (path / HARD_STATE).exists() and not (path / DATABASE).exists():
+        begun = self.directory.has_started() or (path / HARD_STATE).exists() or (path / DATABASE).exists()
+        if not begun:
             self.hard_state.create()
         self.hard_state.open()
         if self.hard_state.state.start == 0 and not (path / DATABASE).exists():

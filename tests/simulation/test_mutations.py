@@ -723,6 +723,15 @@ MUTATIONS = (
         "nobody has noticed",
     ),
     Mutation(
+        "no voter is let in that remembers nothing",
+        Gate,
+        "_why_not",
+        "member.voter and not hello.cluster",
+        "False",
+        scripts.test_a_voter_that_has_its_identity_alone_is_let_in_by_nobody,
+        "committed twice, differently",
+    ),
+    Mutation(
         "an old answer proves no loss",
         replication.Replication,
         "_has_lost",
@@ -829,6 +838,15 @@ MUTATIONS = (
         "if False:",
         scripts.test_an_agent_that_stood_still_accuses_nobody,
         "it accuses others of its own silence",
+    ),
+    Mutation(
+        "what is too late does not run",
+        runner.Runner,
+        "_give_up",
+        "not self._given_up or self._given_up[0][0] > cluster_us",
+        "True",
+        scripts.test_an_agent_that_stood_still_starts_what_is_in_time_and_says_what_is_not,
+        "what is too late starts all the same",
     ),
     Mutation(
         "a protocol waits for the last to announce it",

@@ -39,6 +39,9 @@ SETTLED_S = 8.0
 FAIL_OVER_US = 1_500_000
 """A voter that must find out by itself that its leader is gone, and win: timer, pre-vote, vote, first entry."""
 
+STOPPED_SECONDS = 1.3
+"""The goal, from the instant at which a leader is stopped: no connection closes, so nobody has evidence."""
+
 
 # the scene
 
@@ -1011,7 +1014,8 @@ def test_a_new_leader_says_so_at_once() -> None:
 
 
 def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None:
-    """SIGSTOP for 10 s: what waited in its sockets is read by a follower; it gives no order of its old term."""
+    """SIGSTOP for 10 s: another one leads within 1.3 s. What waited in its sockets is read by a follower; it gives no
+    order of its old term."""
     world = grown(14)
     put(world, "tick", concurrency="forbid")
     world.run_for(4)
@@ -1029,9 +1033,8 @@ def test_a_leader_that_was_stopped_finds_its_lease_void_before_it_acts() -> None
         return False
 
     world.tap = tap
-    world.run_for(5)
-    assert led(world) is not old
-    world.run_for(6)
+    assert world.run_until(lambda: world.leader() is not old, STOPPED_SECONDS), "6: no new leader in time"
+    world.run_for(11)
     assert not said, "it speaks as leader of its old term"
     assert not old.paused_until_us
     at_end(world)
@@ -1337,6 +1340,43 @@ def test_a_follower_whose_disk_went_back_votes_no_more() -> None:
     assert led(world).agent.state.job_view("kept") is not None
     assert not member_of(led(world), forgetful.node_id).voter
     assert world.alarms["amnesia"] == 2, "the leader says so, and the agent itself"
+    at_end(world)
+
+
+def test_a_voter_that_has_its_identity_alone_is_let_in_by_nobody() -> None:
+    """It had acknowledged a write that is committed with its copy. Its disk then lost all but who it is, and the other
+    one, which lacks the write, has started since and remembers nothing of its starts: together they would elect a
+    leader without the write. It is refused, and told why, until the machine has a new disk."""
+    world = grown(61)
+    leader, forgetful, behind = led(world), follower(world), follower(world, 1)
+    world.run_for(1)
+
+    def tap(_host: Host, effect: effects.Effect) -> bool:
+        if not isinstance(effect, effects.Send) or effect.to != behind.node_id:
+            return False
+        return isinstance(effect.message, messages.Append) and bool(effect.message.heads)
+
+    world.tap = tap
+    put(world, "kept", tags={"at": str(leader.number)})
+    world.run_for(0.3)
+    world.tap = None
+    for host in (leader, forgetful, behind):
+        host.crash()
+    old_id = forgetful.node_id
+    forgetful.wipe()
+    forgetful.node_id = old_id
+    behind.start()
+    world.run_for(2)
+    forgetful.start()
+    world.run_for(20)
+    assert world.leader() is None, "one of three voters is left, and it lacks what was promised"
+    assert "remembers nothing" in forgetful.agent.refused
+    forgetful.crash()
+    forgetful.wipe()
+    forgetful.start()
+    leader.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(forgetful.node_id) is not None, 60)
+    assert led(world).agent.state.job_view("kept") is not None
     at_end(world)
 
 
@@ -2262,6 +2302,36 @@ def test_an_agent_that_stood_still_accuses_nobody() -> None:
     sleeper.backlog.clear()  # nothing in its sockets speaks for the others
     world.run_for(1)
     assert not accused, "it accuses others of its own silence"
+    at_end(world)
+
+
+def test_an_agent_that_stood_still_starts_what_is_in_time_and_says_what_is_not() -> None:
+    """SIGSTOP for 10 s with ticks armed: those that may start within 2 s are skipped as late, those that may within a
+    minute start once."""
+    world = grown(48)
+    world.lasts_us = SECOND_US // 2
+    sleeper, leader = follower(world), led(world)
+    here = {"at": str(sleeper.number)}
+    jobs = {
+        put(world, f"within{seconds}", tags=here, concurrency="allow", start_deadline_us=seconds * SECOND_US): seconds
+        for seconds in (2, 60)
+    }
+    world.run_for(3)
+    assert world.run_until(lambda: len(armed_at(sleeper)) >= 4, 3)
+    armed = armed_at(sleeper)
+    sleeper.pause(10 * SECOND_US)
+    world.run_for(15)
+    told = {
+        seconds: [
+            (one.status, one.reason.partition(":")[0], world.starts[one.id])
+            for one in runs_of(world, uid)
+            if one.id in armed
+        ]
+        for uid, seconds in jobs.items()
+    }
+    assert set(told[2]) == {(Status.SKIPPED, "late", 0)}, "what is too late starts all the same"
+    assert set(told[60]) == {(Status.SUCCESS, "", 1)}, "what is in time does not start once"
+    assert led(world) is leader
     at_end(world)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -27,7 +28,7 @@ RSS_GROWTH_BYTES = 40 * 1024 * 1024
 """What an agent may grow by under a flood; it bounds its buffers long before."""
 
 LOG_LINES = 40
-"""A kind of complaint and sender speaks once a minute."""
+"""A minute: a kind of complaint and sender speaks once in each."""
 
 
 @pytest.fixture
@@ -135,7 +136,8 @@ def test_what_a_worker_s_machine_opens(agent: RealAgent, tmp_path: Path) -> None
 
 
 def hostile(agent: RealAgent, seconds: float) -> None:
-    """Bytes at every port, with and without a right beginning, while somebody asks the API."""
+    """Bytes at every port, with and without a right beginning, while somebody asks the API. The processor time that the
+    agent used is printed: how much it may be depends on the machine."""
     assert agent.process is not None
     chance = random.Random(36)
     ports = [*(agent.record[name] for name in CURVE_PORTS), agent.client.port]
@@ -157,7 +159,7 @@ def hostile(agent: RealAgent, seconds: float) -> None:
     print(f"the API took {slowest:.3f} s at most")
     assert agent.running
     assert grown < RSS_GROWTH_BYTES
-    assert said < LOG_LINES, agent.log[-4000:]
+    assert said < LOG_LINES * max(1, seconds / 60), agent.log[-4000:]
     assert slowest < 1.0
     assert refused(agent, "gate", "handshake") > callers / 16
 
@@ -169,5 +171,11 @@ def test_36_hostile_bytes(agent: RealAgent) -> None:
 
 @pytest.mark.slow
 def test_36_hostile_bytes_for_a_minute(agent: RealAgent) -> None:
-    """The full dose."""
+    """A longer one."""
     hostile(agent, 60.0)
+
+
+@pytest.mark.named
+def test_36_hostile_bytes_for_ten_minutes(agent: RealAgent) -> None:
+    """The full dose, or as long as MESHCRON_SOAK_SECONDS says."""
+    hostile(agent, float(os.environ.get("MESHCRON_SOAK_SECONDS", "600")))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from meshcron.store import directory
-from tests.integration.agent.real_agent import meshcron, refusal, wait_for
+from tests.integration.agent.real_agent import contents, meshcron, refusal, wait_for
 from tests.integration.mesh.real_cluster import MeshAgent, RealCluster, Watch
 
 PAIR_SECONDS = 20.0
@@ -58,16 +58,36 @@ def test_20_two_fresh_nodes_in_the_same_instant_a_hundred_times(folder: Path) ->
 
 @pytest.mark.slow
 def test_21_a_wiped_disk(cluster: RealCluster) -> None:
-    """A voter's data directory is gone; it comes back under its name and key. Under a new node id it is a new member,
-    which takes the name after 30 s of silence and holds what the others hold. The old one keeps only its seat, until
-    an operator removes it: then the new one votes."""
+    """A voter's data directory is gone, and the others have started since, so that nobody remembers its starts. It
+    comes back on its old ports, under its name and key. Where node.json alone is left it does not start: under its old
+    node id it would vote again in a term in which it has voted. Under a new one it is a new member, which takes the
+    name after 30 s of silence and holds what the others hold. The old one keeps only its seat, until an operator
+    removes it: then the new one votes."""
     watch = Watch(cluster, "wiped", everywhere=False)  # the old member is a target of its own until it is removed
     watch.begin()
     wiped, other = cluster.followers[0], cluster.leader
     old_id = wiped.record["node_id"]
+    ports = [(f"--{name}-port", str(wiped.record[f"{name}_port"])) for name in ("gate", "mesh", "pub")]
+    same_place = [word for port in ports for word in port]
     watch.kill(wiped)
+    for one in cluster.agents:
+        if one is not wiped:
+            watch.kill(one)
+            one.start()
+    wait_for(lambda: other.leader_name, "a leader without it")
+    for path in wiped.folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "node.json":
+            path.unlink()
+    before = contents(wiped.folder)
+    wiped.spawn(*same_place)
+    assert wiped.process is not None
+    assert wiped.process.wait(30) == 1, wiped.log
+    assert "hard_state: missing, though the agent has started before" in wiped.log.strip().splitlines()[-1]
+    assert contents(wiped.folder) == before
     shutil.rmtree(wiped.folder)
-    wiped.spawn()
+    wiped.spawn(*same_place)
     wait_for(lambda: {one["id"]: one["Name"] for one in other.members}.get(old_id) != wiped.name, "its return", 60)
     [left] = [one["Name"] for one in other.members if one["id"] == old_id]
     assert [one["voter"] for one in other.members if one["Name"] == wiped.name] == [False]

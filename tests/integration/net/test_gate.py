@@ -23,8 +23,9 @@ from meshcron.net.codec import Header, encode
 from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.gate import Gate
 from meshcron.net.keys import GATE, GATE_CLIENT, ClusterKey, CurvePair, new_curve_pair
-from tests.integration.net.net_stage import CLUSTER, HOST, inspected, sample, until
-from tests.integration.net.test_strangers import closed, noises
+from meshcron.runtime.open_files import raise_limit
+from tests.integration.net.net_stage import CLUSTER, HOST, inspected, linked, sample, stations, until
+from tests.integration.net.test_strangers import CUT_SECONDS, busy, calling, closed, noises
 
 KEY = ClusterKey(secrets.token_bytes(32))
 OTHER_KEY = ClusterKey(secrets.token_bytes(32))
@@ -265,6 +266,21 @@ async def test_half_open_connections_do_not_keep_newcomers_out() -> None:
         finally:
             for caller in callers:
                 caller.close()
+        assert server.counters.shut == 0
+
+
+async def test_37_a_flooded_gate_leaves_the_mesh_alone() -> None:
+    """As many half-open connections as a gate bears, from opening to the cut: two members beside it talk on."""
+    raise_limit()
+    async with gate() as server, stations("ab") as (a, b), busy(a, b) as took:
+        async with calling(server.port, module.CONNECTIONS_MAX - 1) as said:
+            await said.readline()
+            talked = len(took)
+            await asyncio.wait_for(said.readline(), CUT_SECONDS)
+        print(f"a message took {max(took):.3f} s at most, of {len(took)}")
+        assert len(took) > talked
+        assert max(took) < 2.0
+        assert linked(a, b)
         assert server.counters.shut == 0
 
 

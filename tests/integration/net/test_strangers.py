@@ -170,6 +170,20 @@ async def test_nothing_that_a_removed_member_says_is_heard() -> None:
 
 
 @asynccontextmanager
+async def calling(port: int, count: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Half-open connections, as CALLERS: yields what that says."""
+    words = ("-c", CALLERS, HOST, str(port), str(count))
+    callers = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+    assert callers.stdout is not None
+    try:
+        yield callers.stdout
+    finally:
+        with suppress(ProcessLookupError):
+            callers.kill()
+        await callers.wait()
+
+
+@asynccontextmanager
 async def busy(a: Station, b: Station) -> AsyncIterator[list[float]]:
     """Two members that talk while something else happens; yields how long each of their messages took."""
     took: list[float] = []
@@ -258,19 +272,11 @@ async def half_open(count: int) -> None:
     async with stations("abc", start=False) as (a, b, c):
         acquaint(a, c)
         await until(lambda: linked(a, c))
-        async with busy(a, c) as took:
-            words = ("-c", CALLERS, HOST, str(c.transport.mesh_port), str(count))
-            callers = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
-            assert callers.stdout is not None
-            try:
-                opened_after = float(await callers.stdout.readline())
-                acquaint(a, b, c)
-                linked_after = await until(lambda: linked(a, b, c))
-                closed_after = float(await asyncio.wait_for(callers.stdout.readline(), CUT_SECONDS))
-            finally:
-                with suppress(ProcessLookupError):
-                    callers.kill()
-                await callers.wait()
+        async with busy(a, c) as took, calling(c.transport.mesh_port, count) as said:
+            opened_after = float(await said.readline())
+            acquaint(a, b, c)
+            linked_after = await until(lambda: linked(a, b, c))
+            closed_after = float(await asyncio.wait_for(said.readline(), CUT_SECONDS))
         print(f"{count} half-open after {opened_after:.3f} s: linked after {linked_after:.3f} s,", end=" ")
         print(f"all cut after {closed_after:.3f} s; a message took {max(took):.3f} s at most, of {len(took)}")
         assert linked(a, b, c)

@@ -13,10 +13,10 @@ import zmq
 from structlog.testing import capture_logs
 
 from meshcron.errors import StartRefused
-from meshcron.messages import Append, TakeOver
+from meshcron.messages import Append, Order, Run, TakeOver
 from meshcron.net import transport as module
 from meshcron.net.address import endpoint
-from meshcron.net.codec import MESSAGE_BYTES_MAX, Header, Malformed, encode
+from meshcron.net.codec import MESSAGE_BYTES_MAX, Header, Malformed, decode, encode
 from meshcron.net.curve import harden
 from meshcron.net.transport import Peer
 from tests.integration.net.net_stage import (
@@ -29,10 +29,16 @@ from tests.integration.net.net_stage import (
     heartbeat,
     linked,
     run,
+    sample,
     stations,
     subscribed,
     until,
 )
+
+PUBLISHED = 4000
+"""Of 10 kB each: a thousand may wait at either end, and in the kernel what goes into its buffers."""
+
+BATCH = 100
 
 
 async def test_three_talk() -> None:
@@ -327,6 +333,37 @@ async def test_who_does_not_read_costs_little() -> None:
         assert a.transport.counters.dropped == 1
         assert a.transport.send("c", TakeOver(1))
         await until(lambda: c.heard)
+
+
+async def test_a_subscriber_that_does_not_read_is_left_out() -> None:
+    """More is published than may wait for it: the rest it never gets. Who reads gets all of it, and what is published
+    once the slow one reads again reaches it, too."""
+    async with stations("abc") as (a, b, c):
+        await subscribed(b, a)
+        await subscribed(c, a)
+        unread = b.transport._links["a"]._sub
+        asyncio.get_running_loop().remove_reader(int(unread.getsockopt(zmq.FD)))
+        order = sample(Run, orders=(sample(Order, execution_id="x" * 10_000),))
+        heard = ("a", 7, order)
+        for _ in range(PUBLISHED // BATCH):
+            before = c.heard.count(heard)
+            for _ in range(BATCH):
+                a.transport.publish("t", order)
+            await until(lambda before=before: c.heard.count(heard) == before + BATCH)  # type: ignore[misc]
+        waited = 0
+
+        def read() -> bool:
+            nonlocal waited
+            a.transport.publish("t", run(99))
+            while unread.poll(0):
+                if decode(unread.recv_multipart()[1:])[1] == run(99):
+                    return True
+                waited += 1
+            return False
+
+        await until(read)
+        print(f"{waited} of {PUBLISHED} had waited")
+        assert 0 < waited < PUBLISHED
 
 
 async def test_a_flood_starves_nobody() -> None:

@@ -158,6 +158,19 @@ def test_an_adopted_copy_goes_on_as_somebody_new(data: DataDirectory) -> None:
     data.close()
 
 
+def test_what_has_started_says_so_until_somebody_new_goes_on(data: DataDirectory) -> None:
+    """The mark is the identity's. `check` does not depend on it, so a version without it reads the file as well."""
+    data.identity(who("a"))
+    first = json.loads((data.path / "node.json").read_bytes())
+    assert not data.has_started()
+    data.mark_started()
+    assert data.has_started()
+    assert data.identity(never) == who("a")()
+    assert json.loads((data.path / "node.json").read_bytes()) == first | {"started": True}
+    data.rename(who("b")())
+    assert not data.has_started()
+
+
 def test_adopting_what_never_moved_changes_nothing(data: DataDirectory) -> None:
     """The flag may stand in a unit file for ever."""
     data.identity(who("a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from meshcron.errors import DamagedStore, StartRefused
 from meshcron.rows import BallotRow, LogCut, MarkRow, MetaRow
+from meshcron.store.directory import DataDirectory
 from meshcron.store.hard_state import HardState, HardStateFile
 from meshcron.store.log import LogBase
 from meshcron.store.store import Store
@@ -64,14 +66,16 @@ def test_what_was_persisted_is_loaded(agent: Any, build: Any, way: str) -> None:
         ["lock", "node.json", "hard_state", "database.new", "database.sums"],
     ],
 )
-def test_a_first_start_that_died_is_begun_again(agent: Any, left: list[str]) -> None:
+def test_a_first_start_that_died_is_begun_again(agent: Any, build: Any, left: list[str]) -> None:
     """Whatever of it was there already."""
     agent.stop()
     for path in agent.path.iterdir():
         if path.name == "database" and "database.new" in left:
             path.rename(path.with_name("database.new"))
-        elif path.name not in left:
+        elif path.name not in left or path.name == "node.json":
             path.unlink()
+    if "node.json" in left:
+        DataDirectory(agent.path, "machine").identity(build.identity)
     if "hard_state" in left:
         HardStateFile(agent.path / "hard_state").create(HardState())
     agent.start()
@@ -90,6 +94,33 @@ def test_a_missing_file_is_damage_and_stays_missing(agent: Any, build: Any, gone
     assert not (agent.path / gone).exists()
     (agent.path / gone).write_bytes(kept)
     agent.start()
+
+
+def test_an_identity_alone_is_damage_once_it_has_started(agent: Any, build: Any) -> None:
+    """All else is gone: a fresh start under this node id would vote again in a term in which it has voted."""
+    agent.write(*build.entries(2), BallotRow(3, "x"))
+    agent.stop()
+    kept = {path.name: path.read_bytes() for path in agent.path.iterdir()}
+    for name in kept.keys() - {"node.json"}:
+        (agent.path / name).unlink()
+    with pytest.raises(DamagedStore, match="hard_state: missing, though the agent has started before"):
+        agent.look()
+    assert {path.name for path in agent.path.iterdir()} == {"lock", "node.json"}
+    for name, data in kept.items():
+        (agent.path / name).write_bytes(data)
+    agent.start()
+
+
+def test_a_directory_of_an_earlier_version_is_marked_at_its_next_start(agent: Any) -> None:
+    """Its node.json does not say yet that it has started."""
+    agent.stop()
+    node = json.loads((agent.path / "node.json").read_bytes())
+    assert node.pop("started")
+    (agent.path / "node.json").write_text(json.dumps(node))
+    assert not agent.store.directory.has_started()
+    agent.start()
+    assert agent.store.start == 2
+    assert agent.store.directory.has_started()
 
 
 @pytest.mark.parametrize(
