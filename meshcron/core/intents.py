@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-
-import msgspec
+from collections.abc import Iterable
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
@@ -22,21 +20,6 @@ INTENTS_BYTES_MAX = 200_000
 
 NO_MATCH = "no agent matches its tags"
 NO_MEMBER = "its agent is no member any more"
-
-
-def cut(intents: list[Intent]) -> Iterator[list[Intent]]:
-    """Pieces that each fit into one entry."""
-    some: list[Intent] = []
-    size = 0
-    for intent in intents:
-        bytes_ = len(msgspec.json.encode(intent))
-        if some and size + bytes_ > INTENTS_BYTES_MAX:
-            yield some
-            some, size = [], 0
-        some.append(intent)
-        size += bytes_
-    if some:
-        yield some
 
 
 class Intents:
