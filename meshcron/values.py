@@ -26,6 +26,9 @@ NAME_BYTES_MAX = 128
 TAG_BYTES_MAX = 255
 """`K=V` in all. Tags travel in every heartbeat and name topics; what is longer is a slip."""
 
+TAGS_BYTES_MAX = 64 * 1024
+"""All tags of an agent: each of its heartbeats, four a second, carries them in one message."""
+
 PORT_MAX = 65535
 """Ports have 16 bits."""
 
@@ -248,6 +251,8 @@ def tags(place: str, value: object) -> dict[str, str]:
         if name in found:
             raise InvalidRequest(place, f"{name!r} is given twice", "an agent has one value for a tag")
         found[name] = content
+    if sum(len(f"{name}={content}".encode()) for name, content in found.items()) > TAGS_BYTES_MAX:
+        raise InvalidRequest(place, f"{len(found)} tags are too long together", f"at most {TAGS_BYTES_MAX} bytes")
     return found
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Publish, Send
+from meshcron.core.pieces import MESSAGE_ITEMS_BYTES, json_bytes, pieces
 from meshcron.core.runner import GRACE_US
 from meshcron.core.selector import FACT_PREFIX, tag_value
 from meshcron.core.specs import spec_digest, spec_of
@@ -35,7 +36,14 @@ RESEND_MIN_US = 50_000
 RESEND_MAX_US = 5_000_000
 
 ORDERS_PER_MESSAGE = 200
-"""Orders grouped into one Run: at about 400 bytes each well under the 512 KiB of a message (PROTOCOL 5)."""
+"""Orders grouped into one Run, fewer where they bring Specs or parameters along; and stops, of 100 bytes each, into one
+Stop. The answers are no longer than what they answer."""
+
+ORDER_BYTES_MAX = 700
+"""Of an order as JSON, with the longest ids and numbers, besides what others write in it."""
+
+ESCAPE_BYTES = 6
+"""What JSON makes of one character at the most."""
 
 SLICE = 200
 """Orders and stops together that one turn sends where they may be of all that is open: 1 to 2 ms of its 20 (PROTOCOL 8;
@@ -60,6 +68,13 @@ class Pending(Struct):
     stop: bool
     due_boot_us: int
     """When it is repeated; what else the heap says of it is void."""
+
+
+def order_bytes(order: Order) -> int:
+    """An upper bound of what an order takes in a message. Ten thousand are due in one second: most cost an addition.
+    `start_id` is as long as its agent says."""
+    env_bytes = json_bytes(order.env) if order.env else 0
+    return ORDER_BYTES_MAX + env_bytes + ESCAPE_BYTES * len(order.start_id)
 
 
 def topic_of(job: Job) -> str:
@@ -163,24 +178,27 @@ class Dispatch:
 
     def _publish_orders(self, topic: str, executions: list[Execution], turn: Turn) -> None:
         cluster_us = self._clock.cluster_us(turn.now)
-        for at in range(0, len(executions), ORDERS_PER_MESSAGE):
-            some = executions[at : at + ORDERS_PER_MESSAGE]
-            message = Run(self._fence, cluster_us, tuple(self._order(execution) for execution in some))
+        orders = [self._order(execution) for execution in executions]
+        for some in pieces(orders, order_bytes, MESSAGE_ITEMS_BYTES, ORDERS_PER_MESSAGE):
+            message = Run(self._fence, cluster_us, tuple(some))
             turn.at_once(Publish(topic, message))
-            if any(execution.node_id == self._node_id for execution in some):
+            if any(order.node_id == self._node_id for order in some):
                 turn.at_once(Send(self._node_id, message))
 
     def _send_orders(self, executions: list[Execution], turn: Turn, *, with_specs: bool) -> None:
-        by_node: dict[str, list[Execution]] = defaultdict(list)
+        by_node: dict[str, list[Order]] = defaultdict(list)
         for execution in executions:
-            by_node[execution.node_id].append(execution)
+            by_node[execution.node_id].append(self._order(execution))
+        cluster_us = self._clock.cluster_us(turn.now)
+        bytes_of = self._bytes_with_spec if with_specs else order_bytes
         for node_id, theirs in by_node.items():
-            for at in range(0, len(theirs), ORDERS_PER_MESSAGE):
-                some = theirs[at : at + ORDERS_PER_MESSAGE]
-                orders = tuple(self._order(execution) for execution in some)
-                specs = {one.uid: self._spec(one)[1] for one in some} if with_specs else {}
-                cluster_us = self._clock.cluster_us(turn.now)
-                turn.at_once(Send(node_id, Run(self._fence, cluster_us, orders, tuple(specs.values()))))
+            for some in pieces(theirs, bytes_of, MESSAGE_ITEMS_BYTES, ORDERS_PER_MESSAGE):
+                specs = {one.digest: self._specs[one.uid, one.revision][1] for one in some} if with_specs else {}
+                turn.at_once(Send(node_id, Run(self._fence, cluster_us, tuple(some), tuple(specs.values()))))
+
+    def _bytes_with_spec(self, order: Order) -> int:
+        """Orders of one job share its Spec; counted each time it makes a message too many, and none too large."""
+        return order_bytes(order) + json_bytes(self._specs[order.uid, order.revision][1])
 
     def _order(self, execution: Execution) -> Order:
         job = self._job(execution)
@@ -257,7 +275,7 @@ class Dispatch:
             execution = self._state.open.get(item.execution_id)
             if execution is not None and execution.node_id != sender:
                 continue
-            # A kill is repeated until the end is committed: the agent may have restarted since it took it.
+            # A kill is repeated until its agent says that it has ended: it may have restarted since it took it.
             if not (execution and execution.stop == "kill" and item.state == "running"):
                 self._pending.pop((item.execution_id, True), None)
             if item.state == "not_started" and item.execution_id in self._state.open:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-
-import msgspec
+from collections.abc import Iterable
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
@@ -18,26 +16,11 @@ START_WINDOW_US = 120 * SECOND_US
 """How long after its commit an intent may still be accepted (PROTOCOL 6, start_by)."""
 
 INTENTS_BYTES_MAX = 200_000
-"""Of one Intents entry, below the 256 KiB of an entry."""
+"""Of one Intents entry, below the 256 KiB of an entry. One intent alone fits: what a person adds to the environment is
+16 KiB, twice that as JSON; of the members, some 2,600 at most (one Welcome names all), each takes 8 bytes."""
 
 NO_MATCH = "no agent matches its tags"
 NO_MEMBER = "its agent is no member any more"
-
-
-def cut(intents: list[Intent]) -> Iterator[list[Intent]]:
-    """Pieces that each fit into one entry. One intent alone does: what a person adds to the environment is 16 KiB,
-    twice that as JSON; of the members, some 2,600 at most (one Welcome names all), each takes 8 bytes."""
-    some: list[Intent] = []
-    size = 0
-    for intent in intents:
-        bytes_ = len(msgspec.json.encode(intent))
-        if some and size + bytes_ > INTENTS_BYTES_MAX:
-            yield some
-            some, size = [], 0
-        some.append(intent)
-        size += bytes_
-    if some:
-        yield some
 
 
 class Intents:

@@ -17,6 +17,9 @@ from meshcron.model import Instant
 OUTLIVED_ROSTER = 1
 """What an outlived generation said of the members is older than anything the higher one says."""
 
+HOST_CHARS_MAX = 255
+"""Of an address: no DNS name is longer. All members' go into one message, so a longer one would keep it from all."""
+
 
 class KnownMembers:
     """Who belongs to the cluster, where they are reached, and which of them hold the log."""
@@ -174,7 +177,9 @@ class KnownMembers:
 
     def learn_endpoint(self, node_id: str, endpoint: Endpoint) -> None:
         """Another member says where it is reached."""
-        if node_id != self._settings.node_id and endpoint.mesh_port and self._endpoints.get(node_id) != endpoint:
+        if not endpoint.mesh_port or len(endpoint.host) > HOST_CHARS_MAX:
+            return
+        if node_id != self._settings.node_id and self._endpoints.get(node_id) != endpoint:
             self._endpoints[node_id] = endpoint
             self._endpoint_changes += 1
 

@@ -11,6 +11,10 @@ KEPT_ENTRIES = 10_000
 KEPT_BYTES = 8 * 1024 * 1024
 """The same in bytes of bodies: entries of ten thousand ticks a second are large."""
 
+HEAD_BYTES = 64
+"""What an entry takes in an Append besides its body: its head as JSON, and a frame of its own. A message may have 4,096
+of those, fewer than 300 KiB of the smallest entries."""
+
 
 class Log:
     """Entries `first_index` to `last_index`, without a gap; the base is the entry before the first."""
@@ -89,12 +93,12 @@ class Log:
         del self._rows[first - self.base_index - 1 :]
 
     def after(self, index: int, bytes_max: int) -> tuple[LogRow, ...]:
-        """Some entries behind `index`: at least one where there is any, together at most about `bytes_max`."""
+        """Some entries behind `index`: one if there is any, more within `bytes_max`, heads included."""
         some: list[LogRow] = []
         size = 0
         for at in range(index - self.base_index, len(self._rows)):
             row = self._rows[at]
-            size += len(row.body)
+            size += HEAD_BYTES + len(row.body)
             if some and size > bytes_max:
                 break
             some.append(row)

@@ -16,7 +16,7 @@ from meshcron.messages import Append, Appended, Forgotten, LogHead, TakeOver
 from meshcron.rows import LogRow
 
 APPEND_BYTES = 300 * 1024
-"""Bodies in one Append: with an entry of at most 256 KiB it stays under the 512 KiB of a message (PROTOCOL 5)."""
+"""Entries in one Append: with an entry of at most 256 KiB it stays under the 512 KiB of a message (PROTOCOL 5)."""
 
 IN_FLIGHT_MAX = 16
 """Appends with entries on their way to one follower: enough to fill a LAN while it fsyncs."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from itertools import islice
 from typing import Literal
 
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import AdoptProcess, ForgetProcess, Send, SignalProcess, StartProcess
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
+from meshcron.core.pieces import MESSAGE_ITEMS_BYTES, json_bytes, pieces
 from meshcron.core.seen import DEAD, SEEN_CHANGES, Seen
 from meshcron.core.specs import Specs, launch_of, spec_digest
 from meshcron.core.turn import Turn
@@ -367,8 +369,10 @@ class Runner:
     def _send_outbox(self, turn: Turn) -> None:
         self._outbox_boot_us = turn.now.boot_us
         if self.leader:
-            items = tuple(seen.result for seen in list(self._outbox.values())[:STARTS_PER_TURN] if seen.result)
-            turn.after_writes(Send(self.leader, Result(items)))
+            oldest = islice(self._outbox.values(), STARTS_PER_TURN)
+            items = [seen.result for seen in oldest if seen.result]
+            for some in pieces(items, json_bytes, MESSAGE_ITEMS_BYTES):
+                turn.after_writes(Send(self.leader, Result(tuple(some))))
 
     def result_ack(self, message: ResultAck, turn: Turn) -> None:
         """Committed: the outbox forgets, the row stays until no copy of its order can be accepted."""

@@ -15,8 +15,9 @@ from meshcron import entries
 from meshcron.core import missed
 from meshcron.core import schedule as grammar
 from meshcron.core.clocks import ClusterClock
-from meshcron.core.intents import Intents, cut
+from meshcron.core.intents import INTENTS_BYTES_MAX, Intents
 from meshcron.core.overlap import judge, make_way, may_run
+from meshcron.core.pieces import json_bytes, pieces
 from meshcron.core.schedule import Schedule
 from meshcron.core.state import JobState, State
 from meshcron.entries import UNCHANGED, Entry, Intent
@@ -169,7 +170,8 @@ class Scheduler:
         self._spent = 0
         self._decide_owed(now, intents, proposals)
         self._decide_ticks(now, intents, proposals)
-        return proposals + [({intent.uid for intent in some}, self._intents.entry(now, some)) for some in cut(intents)]
+        cut = pieces(intents, json_bytes, INTENTS_BYTES_MAX)
+        return proposals + [({intent.uid for intent in some}, self._intents.entry(now, some)) for some in cut]
 
     def proposed(self, uids: set[int], index: int) -> None:
         """The entry about these jobs stands in the log at `index`: leave them alone until it is applied."""

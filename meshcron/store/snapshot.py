@@ -15,7 +15,7 @@ from meshcron.store.database import read_only
 from meshcron.store.shapes import BY_TABLE, CATALOG, KeyedRow, Shape
 
 CHUNK_BYTES = 256 * 1024
-"""A chunk ends with the row that passes this; with the largest row it stays under an Append's 512 KiB."""
+"""A chunk ends before the row that would pass this: none has more, unless it is one row. A message has 512 KiB."""
 
 READ_ERRORS = (sqlite3.Error,)
 """What reading a snapshot may raise besides OSError."""
@@ -78,11 +78,12 @@ class Snapshot:
         size = 0
         while rows := cursor.fetchmany(_ROWS_FETCHED):
             for row in rows:
-                parts.append(msgspec.json.encode(row))
-                size += len(parts[-1]) + 1
-                if size >= CHUNK_BYTES:
+                part = msgspec.json.encode(row)
+                if parts and size + len(part) > CHUNK_BYTES:
                     yield _array(parts)
                     parts, size = [], 0
+                parts.append(part)
+                size += len(part) + 1
         if parts:
             yield _array(parts)
 

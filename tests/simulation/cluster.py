@@ -34,6 +34,7 @@ from meshcron.core.voter import Committed, Voter
 from meshcron.messages import Endpoint
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
 from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
+from tests.fits import assert_fits
 from tests.simulation.world import START_WALL_US, Disk
 
 BOOT_US = 1_000_000_000
@@ -477,8 +478,8 @@ class Host:
             exit_code=code,
             signal=signal,
             finished_wall_us=self.now().wall_us,
-            output_tail="",
-            output_bytes=0,
+            output_tail=self.world.says,
+            output_bytes=len(self.world.says),
             output_truncated=False,
         )
         self.ended[execution_id] = ending
@@ -571,6 +572,8 @@ class Cluster:
         """A script put an older disk into some machine: nobody accuses a follower of that otherwise."""
         self.lasts_us = 0
         """How long every process runs, and then ends well; 0 = the seed decides."""
+        self.says = ""
+        """What every process writes."""
         self.tap: Callable[[Host, Effect], bool] | None = None
         """A script sees every effect at the moment it leaves; True = it does not leave."""
         self.hold: Callable[[Host, Host, messages.Message], bool] | None = None
@@ -962,8 +965,9 @@ class Cluster:
         self.acknowledged[key] = max(revision, self.acknowledged.get(key, 0))
 
     def check_message(self, source: Host, to: str, message: messages.Message) -> None:
-        """Nobody says what is not so, or not durable."""
+        """Nobody says what is not so, or not durable, or more than fits."""
         agent = source.agent
+        assert_fits(message)
         assert agent is not None
         match message:
             case messages.Vote():

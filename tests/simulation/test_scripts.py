@@ -21,7 +21,7 @@ from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.core.turn import Turn
 from meshcron.errors import Conflict, RefusedByMembers, UnknownJob
-from meshcron.model import SECOND_US, Execution, History, Job, Member, Status, execution_id
+from meshcron.model import OUTPUT_TAIL_BYTES, SECOND_US, Execution, History, Job, Member, Status, execution_id
 from meshcron.rows import SeenRow
 from meshcron.runtime.elsewhere import OtherAgents
 from meshcron.runtime.standing import ALIVE, FAILED, Facts, Standing
@@ -634,6 +634,36 @@ def test_the_parameters_of_a_run_are_told_to_its_agents_only() -> None:
     assert {node_id for node_id, _ in told} == {host.node_id for host in world.hosts[:3]}
     at_end(world)
     assert len(world.starts) == 6
+
+
+def test_what_piles_up_while_an_agent_hears_nothing_arrives_all_the_same() -> None:
+    """Outcomes with outputs of control characters, 24 jobs of 60 KiB that it has not been told of, and forty runs
+    with 16 KiB of parameters each: all is told again in the moment when it is back."""
+    world = grown(50)
+    away = follower(world)
+    here = {"at": str(away.number)}
+    put(world, "loud", "@manually", tags=here)
+    for n in range(24):
+        put(world, f"large{n}", "@manually", tags=here, payload="x" * 60_000)
+    world.lasts_us = SECOND_US
+    world.says = "\x01" * OUTPUT_TAIL_BYTES
+    for _ in range(32):
+        run_now(world, "loud")
+    world.run_for(0.5)
+    world.cuts = {(host, away) for host in world.hosts}
+    for n in range(24):
+        run_now(world, f"large{n}")
+    for _ in range(40):
+        ask(world, commands.RunJob("loud", env={"A": "x" * 16_000}))
+    world.run_for(4)
+    world.split([away])
+    world.run_for(2)
+    assert len(world.starts) == len(away.ended) == 32, "it is not told, or its processes run on"
+    world.heal()
+    world.run_for(20)
+    assert len(world.starts) == 32 + 24 + 40
+    assert not led(world).agent.state.open
+    at_end(world)
 
 
 def test_an_agent_and_its_leader_crash_while_a_process_runs() -> None:

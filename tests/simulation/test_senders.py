@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects, events
@@ -21,6 +22,7 @@ from meshcron.core.reports import RESULTS_BYTES_MAX
 from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.messages import Endpoint, Fence, MeshMessage, Profile
 from meshcron.model import OUTPUT_TAIL_BYTES, SECOND_US, Ending, Instant, Token
+from tests.fits import assert_fits
 from tests.simulation.cluster import Cluster, Host
 from tests.simulation.test_scripts import ask, at_end, grown, led, put, run_now
 
@@ -392,6 +394,19 @@ def test_a_worker_s_words_are_bounded(scene: Scene) -> None:
         assert all(len(body) < ENTRY_BYTES_MAX for body in bodies)
         assert len(bodies) == (0 if message.__class__ is messages.Result and message.items[0].ending is None else 1)
         assert all(len(body) < 8 * OUTPUT_TAIL_BYTES for body in bodies)
+
+
+def test_where_a_worker_says_it_is_fits_into_the_roster(scene: Scene) -> None:
+    """Which whoever comes or lags behind is told: an address as long as a message is none."""
+    agent, now = scene.hearer("leader")
+    worker = scene.worker.node_id
+    for host, heard in (("192.0.2.9", True), ("x" * 400_000, False)):
+        beat = heartbeat(scene, worker, scene.term)
+        there = Endpoint(host, 1, 2, 3)
+        agent.handle(events.MessageReceived(worker, replace(beat, profile=replace(beat.profile, endpoint=there))), now)
+        told = {one.node_id: one.endpoint for one in agent.roster()}
+        assert (told[worker] == there) == heard
+        assert_fits(agent.known.our_news(Fence()))
 
 
 def bodies_of(persist: effects.Persist) -> list[bytes]:

@@ -92,6 +92,7 @@ def test_anything_is_read_or_refused(reader: str, value: object) -> None:
         ("listed", "one", ("one",)),
         ("tags", ["role=web", "empty=", "expr=a=b"], {"role": "web", "empty": "", "expr": "a=b"}),
         ("tags", {"role": "web"}, {"role": "web"}),
+        ("tags", {f"{n:03}": "x" * 251 for n in range(257)}, {f"{n:03}": "x" * 251 for n in range(257)}),
     ],
 )
 def test_read(reader: str, given_value: object, expected: object) -> None:
@@ -145,6 +146,7 @@ def test_read(reader: str, given_value: object, expected: object) -> None:
         ("tags", ["meshcron.os=linux"], "another key"),
         ("tags", {"a": 1}, "quotes"),
         ("tags", ["a=" + "x" * 254], "255"),
+        ("tags", [f"{n:03}=" + "x" * 251 for n in range(258)], "65536"),
     ],
 )
 def test_refused_with_the_remedy(reader: str, given_value: object, hint: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from meshcron.core import effects, events
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.effects import Effect, Persist
@@ -13,6 +15,7 @@ from meshcron.core.specs import spec_digest
 from meshcron.core.turn import Turn
 from meshcron.messages import Ack, Fence, Order, Result, ResultAck, ResultItem, Run, RunAck, Stop, StopAck, StopItem
 from meshcron.model import SECOND_US, Instant, Spec
+from tests.fits import assert_fits
 from tests.unit.core.disk import BOOT_US, NODE, START_WALL_US, Disk, ending, second
 
 LEADER = "b" * 32
@@ -110,6 +113,7 @@ class Hand:
             case effects.ForgetProcess():
                 self.forgotten.append(effect.execution_id)
             case effects.Send(message=Result(items=items)):
+                assert_fits(effect.message)
                 self.results += items
             case _:
                 pass
@@ -169,8 +173,11 @@ class Hand:
         event = events.ProcessStarted(name, pid, ticks, self.now().wall_us - int(started_s_ago * SECOND_US))
         self.do(lambda turn: self.runner.process(event, turn))
 
-    def ended(self, name: str = "x", code: int | None = 0, *, signal: int | None = None, started_us: int = 0) -> None:
-        event = events.ProcessEnded(name, ending(code, signal=signal, finished_wall_us=self.now().wall_us), started_us)
+    def ended(
+        self, name: str = "x", code: int | None = 0, *, signal: int | None = None, started_us: int = 0, tail: str = ""
+    ) -> None:
+        how = ending(code, signal=signal, finished_wall_us=self.now().wall_us)
+        event = events.ProcessEnded(name, replace(how, output_tail=tail) if tail else how, started_us)
         self.do(lambda turn: self.runner.process(event, turn))
 
     def not_started(self, name: str = "x", why: str = "no such user") -> None:

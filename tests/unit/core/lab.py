@@ -17,6 +17,7 @@ from meshcron.core.events import Event
 from meshcron.core.settings import Settings
 from meshcron.messages import Message, next_generation
 from meshcron.model import SECOND_US, Ending, Execution, Instant, Job, Launch
+from tests.fits import assert_fits
 from tests.unit.core.disk import BOOT_US, CLUSTER, NODE, START_WALL_US, TOKEN, Disk, ending, second, shown
 
 EVENTS_MAX = 50_000
@@ -171,6 +172,7 @@ class Lab:
                 if self.disk_answers:
                     self._write()
             case effects.Send(to=to) if to == NODE:
+                assert_fits(effect.message)
                 self.sent.append(effect.message)
                 if not self.loses(effect.message):
                     self._inbox.append(events.MessageReceived(NODE, effect.message))

@@ -7,10 +7,14 @@ from itertools import pairwise
 import pytest
 
 from meshcron import commands
+from meshcron.api.forms import RUN_ENV_BYTES_MAX
+from meshcron.core.dispatch import order_bytes
+from meshcron.core.pieces import json_bytes
 from meshcron.messages import (
     Ack,
     AckState,
     Fence,
+    Order,
     Result,
     ResultAck,
     ResultItem,
@@ -21,7 +25,8 @@ from meshcron.messages import (
     StopAck,
     StopAckItem,
 )
-from meshcron.model import SECOND_US
+from meshcron.model import JOB_BYTES_MAX, SECOND_US
+from meshcron.net.codec import INTEGER_MAX
 from tests.unit.core.disk import second
 from tests.unit.core.lab import TURN_US, Lab
 
@@ -90,6 +95,60 @@ def test_who_lacks_the_spec_gets_order_and_spec_in_one_message(lab: Lab) -> None
     lab.put(schedule="@manually", command="new")
     lab.run()
     assert sent(lab, Run) == 2
+
+
+def test_specs_too_many_for_one_message_are_cut(lab: Lab) -> None:
+    """Nine jobs of 60 KiB are due in one second, and their agent has dropped what it knew of them: it asks for all."""
+    for n in range(9):
+        lab.put(f"job{n}", schedule="@at 2027-01-15T08:00:10Z", payload="x" * 60_000)
+    lab.advance_to(7.6)
+    given = [[spec.job for spec in message.specs] for message in lab.sent if isinstance(message, Run) and message.specs]
+    assert sorted(job for some in given for job in some) == [f"job{n}" for n in range(9)]
+    assert len(given) == 2
+    lab.advance_to(10.1)
+    assert len(lab.launches) == 9
+
+
+def test_a_spec_as_long_as_may_be_fits(lab: Lab) -> None:
+    """A job of 64 KiB, all of it characters that JSON escapes."""
+    lab.put(schedule="@manually", payload="\x01" * (JOB_BYTES_MAX // 6 - 100))
+    lab.run()
+    assert len(lab.launches) == 1
+
+
+@pytest.mark.parametrize("letter", ["x", "\x01", "\u20ac"])
+def test_parameters_too_many_for_one_message_are_cut(lab: Lab, letter: str) -> None:
+    """Forty manual runs with 16 KiB each wait for one agent: all are ordered again, and start."""
+    deaf(lab, Run)
+    for _ in range(40):
+        lab.run(env={"A": letter * (RUN_ENV_BYTES_MAX // len(letter.encode()) - 1)})
+    lab.advance(0.5)
+    assert not lab.launches
+    deaf(lab)
+    lab.advance(10)
+    assert len(lab.launches) == 40
+
+
+def test_an_order_takes_no_more_than_it_is_counted_as() -> None:
+    """The longest that may be: every number of 63 bits, the ids as long as ours, escapes wherever others write."""
+    longest = INTEGER_MAX
+    order = Order(
+        execution_id="e" * 32,
+        node_id="n" * 32,
+        uid=longest,
+        revision=longest,
+        digest="d" * 32,
+        run_id="-".join([str(longest)] * 3),
+        attempt=longest,
+        scheduled_wall_us=-longest,
+        due_cluster_us=-longest,
+        start_by_cluster_us=-longest,
+        wait_until_cluster_us=-longest,
+        timeout_us=longest,
+        env={"A": "\x01"},
+        start_id="\x01" * 100,
+    )
+    assert json_bytes(order) < order_bytes(order) < json_bytes(order) + 300
 
 
 def test_a_spec_is_kept_while_something_of_its_revision_is_open(lab: Lab) -> None:

@@ -23,6 +23,7 @@ from meshcron.messages import Append, Appended, Forgotten, TakeOver
 from meshcron.model import SECOND_US, Instant, Job
 from meshcron.rows import BallotRow, LogRow, MemberRow, MetaRow
 from meshcron.vocabulary import VOCABULARY
+from tests.fits import assert_fits
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, Disk
 from tests.unit.core.lab import Lab
 
@@ -380,6 +381,19 @@ def test_answers_to_heartbeats_open_no_window() -> None:
     assert [len(one.heads) for one in sent(leader, now_us)] == [1]
     grow(leader)
     assert not sent(leader, now_us)
+
+
+@pytest.mark.parametrize("entry", [entries.Pause(True, 0), entries.Prune(1, 1)])
+def test_small_entries_too_many_for_one_append_are_cut(entry: entries.Entry) -> None:
+    """Each is a frame of its own, and a message may have 4,096 of them: a follower far behind gets them all."""
+    leader, _ = leading_voter()
+    body, log = entries.encode(entry), leader._voter.log
+    for index in range(log.last_index + 1, log.last_index + 12_001):
+        log.take(LogRow(index, 1, chain(log.last_crc, index, 1, body), body))
+    loaded = [one for one in sent(leader, SECOND_US) if one.heads]
+    for append in loaded:
+        assert_fits(append)
+    assert [head.index for one in loaded for head in one.heads][-1] == log.last_index
 
 
 def test_an_heir_is_asked_once_it_has_the_whole_log() -> None:

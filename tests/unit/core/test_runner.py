@@ -7,7 +7,7 @@ import pytest
 from meshcron.core.effects import Persist, Send, StartProcess
 from meshcron.core.runner import GRACE_US, RESEND_US
 from meshcron.messages import Fence, RunAck, StartedReport
-from meshcron.model import SECOND_US
+from meshcron.model import OUTPUT_TAIL_BYTES, SECOND_US
 from meshcron.rows import SeenRow
 from tests.unit.core.disk import second
 from tests.unit.core.hand import Hand, order
@@ -367,3 +367,17 @@ def test_only_what_is_acknowledged_leaves_the_outbox(hand: Hand) -> None:
     hand.acknowledge("x")
     assert hand.written == ()
     assert hand.forgotten == ["x"]
+
+
+def test_outcomes_too_many_for_one_message_are_cut() -> None:
+    """Of 64 whose outputs are control characters, six bytes of JSON each: all are told again each second."""
+    hand = Hand(slots=64).start()
+    names = [f"{n}" for n in range(64)]
+    hand.run(*(order(name) for name in names))
+    for name in names:
+        hand.ended(name, tail="\x01" * OUTPUT_TAIL_BYTES)
+    hand.results.clear()
+    hand.advance(RESEND_US / SECOND_US + 0.1)
+    assert [item.execution_id for item in hand.results] == names
+    hand.acknowledge(*names)
+    assert hand.forgotten == names

@@ -24,7 +24,7 @@ from tests.unit.runtime.mesh_stage import unopened_mesh
 from tests.unit.store.conftest import Agent
 
 TERM, INDEX, CRC = 3, 7, 99
-JOBS = [JobRow(n, 1, f"job-{n}", "x" * 60_000, True, False, 1) for n in range(10)]
+JOBS = [JobRow(n, 1, f"job-{n}", "x" * 60_000, True, False, 1) for n in range(8)]
 """Two chunks of them, between that of the scalars and the last one."""
 
 

@@ -127,13 +127,18 @@ def test_the_same_catalog_gives_the_same_chunks(agent: Any, other: Any, build: A
     assert take(other) != chunks
 
 
-def test_chunks_are_small_enough_to_send(agent: Any, build: Any) -> None:
-    """An Append is at most 512 KiB, and the largest row is a definition of 64 KiB."""
-    agent.write(*[JobRow(n, 1, "j", "d" * 65_000, True, False, 1) for n in range(40)])
+@pytest.mark.parametrize("largest", [65_000, 400_000])
+def test_chunks_are_small_enough_to_send(agent: Any, build: Any, largest: int) -> None:
+    """A message has 512 KiB. The largest definition has 64 KiB; a kept answer names each execution that was open.
+    A large row comes after as many small ones as leave no room for it."""
+    sizes = [1_000, largest, *[1_000] * 250, largest, 10] * 3
+    agent.write(*[JobRow(n, 1, "j", "d" * size, True, False, 1) for n, size in enumerate(sizes)])
     chunks = take(agent)
-    assert len(chunks) > 8
-    assert max(len(chunk.rows) for chunk in chunks) <= 512 * 1024
+    assert len(chunks) > 4
+    assert max(len(chunk.rows) for chunk in chunks) <= 450_000
     assert is_whole(chunks)
+    rows = [row for chunk in chunks for row in open_chunk(chunk)]
+    assert [len(row.definition) for row in rows if isinstance(row, JobRow)] == sizes
 
 
 def test_an_instant_is_held_while_the_writer_goes_on(agent: Any, build: Any) -> None:
