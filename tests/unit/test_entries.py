@@ -17,7 +17,8 @@ from meshcron.api.forms import RUN_ENV_BYTES_MAX
 from meshcron.api.settings import HEADER_BYTES_MAX
 from meshcron.core import overlap, reboots, reports, scheduler
 from meshcron.core.gate import LETTERS_MAX
-from meshcron.core.intents import cut
+from meshcron.core.intents import INTENTS_BYTES_MAX
+from meshcron.core.pieces import json_bytes, pieces
 from meshcron.core.roster import SIZES
 from meshcron.entries import ENTRY_BYTES_MAX, Entry, Intent
 from meshcron.messages import ResultItem, StartedItem
@@ -99,7 +100,8 @@ SHORT_RESULT = ResultItem(execution_id="", kind="lost")
 
 
 def intents(items: list[Intent]) -> list[Entry]:
-    return [entries.Intents(INSTANT, INSTANT, INSTANT, tuple(some), CALL, ONCE) for some in cut(items)]
+    cut = pieces(items, json_bytes, INTENTS_BYTES_MAX)
+    return [entries.Intents(INSTANT, INSTANT, INSTANT, tuple(some), CALL, ONCE) for some in cut]
 
 
 def results(item: ResultItem) -> Entry:
