@@ -85,14 +85,15 @@ class RandomLog:
         job = self._job()
         if job is None:
             return
+        trigger = self._of(("schedule", "manual"))  # a tick takes the cursor along, or it would be decided twice
         intent = self.book.intent(
             self._cursor(job) + self._of((1, 1, 2, 0)),
             job.job.name,
             epoch=job.epoch,
             targets=self._of(((), (1,), (2,), (1, 2))),
             reason="nobody",
-            trigger=self._of(("schedule", "manual")),
-            moves=self._chance(),
+            trigger=trigger,
+            moves=trigger == "schedule",
             env=self._of((None, {"A": "1"})),
         )
         self.book.apply(self.book.intents(intent))
