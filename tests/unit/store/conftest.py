@@ -110,6 +110,12 @@ class Agent:
         self.writer.close()
         self.store.close()
 
+    def begin_anew(self) -> None:
+        """On an empty folder, after one that cannot be started any more."""
+        for file in self.path.iterdir():
+            file.unlink()
+        self.start()
+
     def crash(self) -> None:
         """The files stay as they are at this moment, as after kill -9."""
         kept = {name: (self.path / name).read_bytes() for name in FILES}

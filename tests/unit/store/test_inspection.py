@@ -185,9 +185,7 @@ def test_writing_to_a_database_with_another_program_is_found(agent: Any, build: 
     result = outcome(agent)
     assert isinstance(result, DamagedStore)
     assert "not as written" in str(result)
-    agent.path.joinpath("database").unlink()
-    agent.path.joinpath("hard_state").unlink()
-    agent.start()
+    agent.begin_anew()
 
 
 def test_a_database_rolled_back_as_a_whole_is_found(agent: Any, build: Any) -> None:
@@ -205,9 +203,7 @@ def test_a_database_rolled_back_as_a_whole_is_found(agent: Any, build: Any) -> N
     result = outcome(agent)
     assert isinstance(result, DamagedStore)
     assert "rolled back" in str(result)
-    agent.path.joinpath("database").unlink()
-    agent.path.joinpath("hard_state").unlink()
-    agent.start()
+    agent.begin_anew()
 
 
 def test_a_newer_version_is_refused_and_nothing_touched(agent: Any, build: Any) -> None:
@@ -220,9 +216,7 @@ def test_a_newer_version_is_refused_and_nothing_touched(agent: Any, build: Any) 
         agent.look()
     assert not isinstance(refused.value, DamagedStore)
     assert {path: path.read_bytes() for path in agent.path.iterdir() if path.name != "lock"} == before
-    for name in ("database", "database-wal", "database-shm", "hard_state"):
-        (agent.path / name).unlink()
-    agent.start()
+    agent.begin_anew()
 
 
 SALTS, NEXT, RANDOM = b"\0\0\0\7abcd", b"\0\0\0\x08wxyz", b"\xf0\0\0\0qqqq"

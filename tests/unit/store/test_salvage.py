@@ -225,9 +225,7 @@ def test_too_little_left_is_refused_and_nothing_changed(agent: Any, build: Any, 
     with pytest.raises(StartRefused, match="Restore a backup"):
         salvage(agent.path, "1", applied)
     assert {path.name: path.read_bytes() for path in agent.path.iterdir()} == before
-    for path in agent.path.iterdir():
-        path.unlink()
-    agent.start()
+    agent.begin_anew()
 
 
 def test_a_label_in_use_is_refused(agent: Any, build: Any) -> None:
