@@ -82,8 +82,8 @@ class Runner:
         self._unconfirmed: set[str] = set()
         """Accepted by an earlier session: a copy of this directory may hold them, too, so they fire only once a leader
         has ordered them of this start; at their start_by it is too late."""
-        self._waiting: OrderedDict[str, None] = OrderedDict()
-        """Due, and without a slot yet, in the order of their due times."""
+        self._waiting: OrderedDict[str, int] = OrderedDict()
+        """Due, and without a slot yet, in the order of their due times: since when, in cluster time."""
         self._given_up: list[tuple[int, str]] = []
         """Until when each of them waits, in cluster time."""
         self._busy = 0
@@ -239,7 +239,7 @@ class Runner:
             return
         cluster_us = self._clock.cluster_us(turn.now)
         while self._due and self._due[0][0] <= cluster_us:
-            self._wait(heapq.heappop(self._due)[1])
+            self._wait(heapq.heappop(self._due)[1], cluster_us)
         self._give_up(cluster_us, turn)
         if self._given_up and self._given_up[0][0] <= cluster_us:
             self.more = True  # too many for one turn, and none of them may start
@@ -253,7 +253,7 @@ class Runner:
             started += 1
         self.more = bool(self._waiting) and self._busy < self._slots
 
-    def _wait(self, execution_id: str) -> None:
+    def _wait(self, execution_id: str, cluster_us: int) -> None:
         """It is due. After a restart start_by holds again; in the session that accepted it an execution may wait for a
         slot."""
         seen = self._seen.get(execution_id)
@@ -262,7 +262,7 @@ class Runner:
         until = seen.order.start_by_cluster_us
         if seen.session == self._session:
             until = max(until, seen.order.wait_until_cluster_us)
-        self._waiting[execution_id] = None
+        self._waiting[execution_id] = cluster_us
         heapq.heappush(self._given_up, (until, execution_id))
 
     def _give_up(self, cluster_us: int, turn: Turn) -> None:
@@ -270,13 +270,14 @@ class Runner:
         for _ in range(GIVEN_UP_PER_TURN):
             if not self._given_up or self._given_up[0][0] > cluster_us:
                 return
-            seen = self._seen.get(heapq.heappop(self._given_up)[1])
-            if seen is None or seen.execution_id not in self._waiting:
+            until, execution_id = heapq.heappop(self._given_up)
+            seen = self._seen.get(execution_id)
+            if seen is None or execution_id not in self._waiting:
                 continue
-            del self._waiting[seen.execution_id]
+            waited_here = self._waiting.pop(execution_id) <= until and seen.session == self._session
             if seen.state == "accepted":
-                why = "late: no free slot in time" if seen.session == self._session else "late: the agent was away"
-                self._finish(seen, ResultItem(execution_id=seen.execution_id, kind="skipped", reason=why), turn)
+                why = "late: no free slot in time" if waited_here else "late: the agent was away"
+                self._finish(seen, ResultItem(execution_id=execution_id, kind="skipped", reason=why), turn)
 
     def _start(self, seen: Seen, order: Order, turn: Turn) -> None:
         seen.become("starting")

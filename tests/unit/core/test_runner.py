@@ -208,6 +208,16 @@ def test_an_accepted_execution_may_wait_past_its_start_by() -> None:
     assert hand.starts == ["x", "y"]
 
 
+def test_who_was_away_until_it_was_too_late_says_so() -> None:
+    """A machine that slept finds what is due and too late by now; it had a slot free all the time."""
+    hand = Hand(slots=1).start()
+    hand.run(order("x", due=60, start_by=120, wait_until=600))
+    hand.boot_us += 601 * SECOND_US
+    hand.do(hand.runner.woke)
+    assert hand.outcomes == [("x", "skipped", "late: the agent was away")]
+    assert hand.starts == []
+
+
 def test_who_waits_too_long_says_so() -> None:
     """Skipped at that moment, with the reason, whoever has the slot and for how long; it never starts."""
     hand = Hand(slots=1).start()
