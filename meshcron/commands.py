@@ -109,7 +109,7 @@ class JobAnswer(Struct, frozen=True):
     holds_from_wall_us: int = 0
     """Of an edit: the first tick it holds for."""
     open_executions: tuple[str, ...] = ()
-    """Of a delete, disable or stop: public ids of executions still open when it answered."""
+    """Of a delete, disable or stop: public ids of executions still open when it answered, of very many the first."""
 
 
 class StopAnswer(Struct, frozen=True):

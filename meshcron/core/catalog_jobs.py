@@ -12,6 +12,10 @@ from meshcron.core.state import JobState, job_row
 from meshcron.errors import Conflict, UnknownJob
 from meshcron.rows import Drop, DropHistory
 
+OPEN_NAMED_MAX = 1000
+"""Open executions that an answer names, 150 bytes each at most: it is kept for who asks again, as a row that has to fit
+into a message (PROTOCOL 5, Sizes)."""
+
 
 class Jobs:
     """Creates, replaces and deletes."""
@@ -36,12 +40,11 @@ class Jobs:
             self._stops.stop_armed(state)
             self._stops.drop_owed_of(state)
         self._fold.applied.touched.add(state.uid)
-        still_open = sorted(self._state.open[id_].public_id for id_ in state.open_ids) if state.job.disabled else []
         return JobAnswer(
             self._state.view(state),
             created=old is None,
             holds_from_wall_us=entry.next_wall_us,
-            open_executions=tuple(still_open),
+            open_executions=self._named_open(state) if state.job.disabled else (),
         )
 
     def _created(self, entry: entries.JobPut) -> JobState:
@@ -80,7 +83,7 @@ class Jobs:
         if view.dependents:
             names = ", ".join(view.dependents)
             raise Conflict("name", f"other jobs run after {state.job.name!r}: {names}", "delete or change them first")
-        still_open = tuple(sorted(self._state.open[id_].public_id for id_ in state.open_ids))
+        still_open = self._named_open(state)
         self._state.remove_job(state.uid)
         self._fold.rows += [DropHistory(state.uid, 0)]
         self._stops.drop_owed_of(state, quietly=True)
@@ -92,6 +95,9 @@ class Jobs:
             self.forget(state)
         self._fold.applied.touched.add(state.uid)
         return JobAnswer(view, open_executions=still_open)
+
+    def _named_open(self, state: JobState) -> tuple[str, ...]:
+        return tuple(sorted(self._state.open[id_].public_id for id_ in state.open_ids)[:OPEN_NAMED_MAX])
 
     def forget(self, state: JobState) -> None:
         """Nothing of a deleted job is open any more."""

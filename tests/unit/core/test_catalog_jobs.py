@@ -6,6 +6,7 @@ import pytest
 
 from meshcron import entries
 from meshcron.commands import JobAnswer
+from meshcron.core import catalog_jobs
 from meshcron.core.fold import Applied, DecideAgain
 from meshcron.errors import Conflict
 from meshcron.messages import StartedItem
@@ -201,6 +202,16 @@ def test_a_deleted_job_is_hidden_until_its_last_execution_ends(book: Book) -> No
     assert book.records == []
     assert book.state.job_name(2) is None
     assert book.disk.load().jobs == []
+
+
+def test_of_very_many_open_executions_an_answer_names_the_first(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept as a row, which has to fit into a message (PROTOCOL 5, Sizes); all are stopped all the same."""
+    monkeypatch.setattr(catalog_jobs, "OPEN_NAMED_MAX", 2)
+    book.put()
+    first, second_, third = (book.launch(tick).opened[0] for tick in (1, 2, 3))
+    applied = book.apply(entries.JobDelete(2, 2))
+    assert answer(applied).open_executions == (first.public_id, second_.public_id)
+    assert {one.id for one in applied.stopping} == {first.id, second_.id, third.id}
 
 
 def test_a_deleted_job_takes_all_its_revisions_along(book: Book) -> None:
