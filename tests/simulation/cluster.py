@@ -672,6 +672,7 @@ class Cluster:
 
     def publish(self, source: Host, topic: str, message: messages.Message) -> None:
         self.check_message(source, "", message)
+        self.check_published(message)
         for target in self.hosts:
             if target is source or not target.is_up or target.connected is None:
                 continue
@@ -963,6 +964,13 @@ class Cluster:
                     assert order.execution_id in self.intended, f"8: {order.execution_id} is ordered before its commit"
             case _:
                 pass
+
+    @staticmethod
+    def check_published(message: messages.Message) -> None:
+        """Whoever listens to every topic learns ids only."""
+        if isinstance(message, messages.Run):
+            assert not any(order.env for order in message.orders), "a run's parameters are published"
+            assert not message.specs, "a job's command is published"
 
     def _check_hand_over(self, agent: Agent, leader: str) -> None:
         """Each follows from an entry of its own, and those keep their distance, unless the leader must not stay."""

@@ -320,6 +320,15 @@ MUTATIONS = (
         "a run's parameters are published",
     ),
     Mutation(
+        "a job's command is not published",
+        dispatch.Dispatch,
+        "_publish_orders",
+        "tuple(self._order(execution) for execution in some))",
+        "tuple(self._order(execution) for execution in some), tuple(self._spec(one)[1] for one in some))",
+        scripts.test_the_parameters_of_a_run_are_told_to_its_agents_only,
+        "a job's command is published",
+    ),
+    Mutation(
         "nobody forms before all are seen that are expected",
         Admission,
         "should_form",
