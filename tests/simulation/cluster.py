@@ -83,7 +83,6 @@ class Process(Struct):
     """A command that runs on a host."""
 
     pid: int
-    job: str
     run: str
 
 
@@ -448,9 +447,7 @@ class Host:
         assert execution_id in self.disk.tables["seen"], "8: a start that was not written down"
         world.check_start(self, execution_id, env or {})
         world.pids += 1
-        self.processes[execution_id] = Process(
-            world.pids, (env or {}).get("MESHCRON_JOB", ""), (env or {}).get("MESHCRON_RUN", "")
-        )
+        self.processes[execution_id] = Process(world.pids, (env or {}).get("MESHCRON_RUN", ""))
         self.holding.add(execution_id)
         busy = len(self.holding & self.processes.keys())
         assert busy <= self.slots, f"17: {busy} processes of {self.name} in {self.slots} slots"
@@ -538,6 +535,11 @@ class Cluster:
         self.ended_badly: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
         """Ids by cluster, run and attempt: of a lost one that turns out well later the next attempt was due all the
         same."""
+        self.told: dict[str, Execution] = {}
+        """The newest word on each execution, by id."""
+        self.alone: set[str] = set()
+        """Ids of executions that may not overlap what was decided before them: their job forbids it, has them wait, or
+        has them take its place."""
         self.pruned: set[int] = set()
         """Uids of jobs of which somebody has dropped records."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
@@ -868,12 +870,14 @@ class Cluster:
         """Who may run it, and whether its attempt has its turn."""
         known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
         opens = told.id not in known and not told.status.final
-        known[told.id] = told
+        known[told.id] = self.told[told.id] = told
         if told.status.final and told.status is not Status.SUCCESS:
             self.ended_badly[agent.cluster, told.run_id, told.attempt].add(told.id)
         if not opens:
             return
         job = agent.state.definition(told.uid, told.revision)
+        if job is not None and job.concurrency != "allow":
+            self.alone.add(told.id)
         for key, value in ((job.tags if job is not None else None) or {}).items():
             wanted, _, most = value.partition(":")
             assert self.tags[told.node_id].get(key) == wanted, (
@@ -1001,23 +1005,25 @@ class Cluster:
         assert not any(isinstance(row, SeenRow) for row in written), f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
-        """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on. One that
-        is recorded as lost may start all the same: it waited for a slot where nobody could hear of it."""
+        """A start needs a committed intent, and no other run that it may not overlap."""
         assert execution_id in self.intended, f"8: {execution_id} starts without a committed intent"
         told = self.record(execution_id)
         assert told is None or told.status is not Status.SKIPPED, f"P2: {execution_id} was {told.reason} and starts"
         if "MESHCRON_SCHEDULED_AT" in env:
             scheduled = datetime.fromisoformat(env["MESHCRON_SCHEDULED_AT"]).timestamp()
             self.late_us[execution_id] = START_WALL_US + self.now_us - BOOT_US - int(scheduled) * SECOND_US
-        if not env.get("MESHCRON_JOB", "").startswith("forbid") or (told is not None and told.status is Status.LOST):
+        running = [self.told[other_id] for other in self.hosts for other_id in other.processes]
+        for other_run in running:
+            self.check_overlap(self.told[execution_id], other_run)
+
+    def check_overlap(self, one: Execution, other: Execution) -> None:
+        """16: a run is decided while nothing of its job is open (unless its definition allows that); so two run at once
+        only where the one decided first was recorded as lost, and nobody could know that it runs or still waits for
+        its slot."""
+        first, second = sorted((one, other), key=lambda told: told.index)
+        if first.uid != second.uid or first.run_id == second.run_id or second.id not in self.alone:
             return
-        for other in self.hosts:
-            for other_id, process in other.processes.items():
-                if process.job != env["MESHCRON_JOB"] or process.run == env["MESHCRON_RUN"]:
-                    continue
-                theirs = self.record(other_id)
-                known_open = theirs is not None and theirs.status in {Status.ARMED, Status.RUNNING}
-                assert not known_open, f"16: {process.job} overlaps itself: {process.run}, {env['MESHCRON_RUN']}"
+        assert first.status is Status.LOST, f"16: {second.run_id} overlaps {first.run_id}, which is {first.status}"
 
     def record(self, execution_id: str) -> Execution | None:
         """The newest record of an execution that anybody has applied."""

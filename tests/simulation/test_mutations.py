@@ -234,6 +234,15 @@ MUTATIONS = (
         "overlap under forbid",
     ),
     Mutation(
+        "who cannot be asked is lost, not over",
+        dispatch.Dispatch,
+        "lost",
+        'kind="lost"',
+        'kind="failed"',
+        scripts.test_only_a_run_that_is_lost_may_be_overlapped_by_one_that_forbids_it,
+        "16: .* overlaps .*, which is failed",
+    ),
+    Mutation(
         "a repeated call gets the first answer",
         catalog.Catalog,
         "_answered",

@@ -631,6 +631,26 @@ def test_two_people_run_a_job_in_the_same_instant() -> None:
     at_end(world)
 
 
+def test_only_a_run_that_is_lost_may_be_overlapped_by_one_that_forbids_it() -> None:
+    """Its agent is cut off while it runs: the record says lost, which means that it may still run, and it does. Any
+    other word on it would say that it is over."""
+    world = grown(53)
+    workers = [world.add({"role": "db"}, eligible=False) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    voters_are(world, 3)
+    world.lasts_us = 20 * SECOND_US
+    more = {"tags": {"role": "db:1"}, "concurrency": "forbid", "start_deadline_us": SECOND_US}
+    uid = put(world, "alone", "*/3 * * * * *", **more)
+    assert world.run_until(lambda: any(worker.processes for worker in workers), 5)
+    away = next(worker for worker in workers if worker.processes)
+    world.split([away], [host for host in world.hosts if host is not away])
+    assert world.run_until(lambda: all(worker.processes for worker in workers), 15), "the job waits for a lost run"
+    first = min((one for one in runs_of(world, uid) if one.node_id), key=lambda one: one.index)
+    assert (first.status, first.node_id) == (Status.LOST, away.node_id)
+    at_end(world)
+
+
 def test_a_job_that_is_deleted_before_it_is_run_is_not_run() -> None:
     """Both stand in the log before either is applied. A process of it still runs, so that it is not forgotten yet."""
     world = grown(48)
