@@ -31,7 +31,7 @@ from meshcron.core.state import State
 from meshcron.core.timing import Timing
 from meshcron.core.voter import Committed
 from meshcron.messages import Endpoint
-from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
+from meshcron.model import SECOND_US, Ending, Execution, Instant, Member, Status
 from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
 from tests.simulation.world import START_WALL_US, Disk
 
@@ -285,6 +285,8 @@ class Host:
         for effect in wanted:
             if isinstance(effect, effects.Persist):
                 self.world.check_rows(self.agent, effect.rows)
+            elif isinstance(effect, effects.Answer):
+                self.world.made_from[effect.call_id] = self.agent.state.applied[0]
         if self.world.events % SAMPLE_EVERY == 0:
             self.world.check_samples()
         self.world.check_fence(event, fence, wanted)
@@ -388,7 +390,7 @@ class Host:
                 self.later(100_000, self.start)
             case effects.Answer():
                 world.answers[effect.call_id] = effect.outcome
-                world.check_answer(self, effect.outcome)
+                world.check_answer(self, effect.call_id, effect.outcome)
             case effects.StartProcess():
                 self.spawn(effect.launch.execution_id, effect.launch.env)
             case effects.AdoptProcess():
@@ -550,6 +552,18 @@ class Cluster:
         """The newest revision of each job that somebody was told is written."""
         self.deletable: set[str] = set()
         """Names of jobs that somebody may have deleted."""
+        self.asked: dict[str, commands.Command] = {}
+        """By the id of the call."""
+        self.pausing = ""
+        """The last call to pause or to go on."""
+        self.leavers: set[str] = set()
+        """Node ids of members of which somebody was told that they go."""
+        self.answered: dict[tuple[str, int, str], int] = {}
+        """By cluster, generation and node id: what this agent had applied when it made the last answer that it gave.
+        Whoever has heard that reads no older state there."""
+        self.made_from: dict[str, int] = {}
+        """What was applied when an answer was made, by the id of its call: it leaves once that is durable, and what was
+        applied meanwhile may be lost again."""
         self.healed_us = self.healed_steps = 0
         self.settled_wall_us = 0
         """By the leader's clock when all was calm: what was due until then is decided, and over."""
@@ -799,6 +813,9 @@ class Cluster:
         """Ask the leader, where there is one. Returns the call's id."""
         self._order += 1
         call_id = call_id or f"call-{self._order}"
+        self.asked[call_id] = command
+        if isinstance(command, commands.SetPaused):
+            self.pausing = call_id
         leader = self.leader()
         if leader is not None:
             leader.give(events.Proposed(call_id, command, key))
@@ -817,6 +834,7 @@ class Cluster:
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
             life = agent.cluster, agent.generation
+            self._check_read(host)
             first = applied[0] > self.newest.get(life, 0)
             known = self.committed.setdefault((*life, applied[0]), applied[1:])
             if first:
@@ -934,17 +952,40 @@ class Cluster:
         holders = {node_id for node_id, disk in disks if node_id in voters and _holds(disk, index, term)}
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
 
-    def check_answer(self, host: Host, outcome: object) -> None:
-        """Whoever says that a job is written reads it from then on."""
+    def check_answer(self, host: Host, call_id: str, outcome: object) -> None:
+        """Whoever says that something is written reads it from then on."""
         assert host.is_up
+        if isinstance(outcome, Exception):
+            return
+        agent = host.agent
+        self.answered[agent.cluster, agent.generation, host.node_id] = self.made_from[call_id]
+        if isinstance(outcome, Member):
+            self.leavers.add(outcome.node_id)
+        self.check_people(host, call_id)
         if not isinstance(outcome, commands.JobAnswer) or outcome.view.job.name in self.deletable:
             return
         uid, revision = outcome.view.uid, outcome.view.revision
-        held = host.agent.state.jobs.get(uid)
+        held = agent.state.jobs.get(uid)
         assert held is not None, f"14: {host.name} says that job {outcome.view.job.name} is written"
         assert held.revision >= revision, f"14: {host.name} says that revision {revision} is written"
         key = outcome.view.job.name, uid
         self.acknowledged[key] = max(revision, self.acknowledged.get(key, 0))
+
+    def check_people(self, host: Host, call_id: str) -> None:
+        """14: what was answered is so: a pause, where nobody has asked for another since, and who is to go."""
+        state, asked = host.agent.state, self.asked.get(call_id)
+        if isinstance(asked, commands.SetPaused) and call_id == self.pausing:
+            assert state.paused == asked.paused, f"14: {host.name} says that paused={asked.paused} is written"
+        stay = [one.name for one in state.members.values() if one.node_id in self.leavers and not one.leaving]
+        assert not stay, f"14: {host.name} says that {stay} are on their way out"
+
+    def _check_read(self, host: Host) -> None:
+        """Whoever reads here reads all that was answered here before, whatever became of the agent meanwhile. (One
+        whose disk went back is no agent that anybody may believe.)"""
+        agent = host.agent
+        least = self.answered.get((agent.cluster, agent.generation, host.node_id), 0)
+        here = agent.state.applied[0]
+        assert here >= least or self.rolled_back, f"14: {host.name} reads {here}, and has answered for {least}"
 
     def check_message(self, source: Host, to: str, message: messages.Message) -> None:
         """Nobody says what is not so, or not durable."""

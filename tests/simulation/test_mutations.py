@@ -15,9 +15,20 @@ from functools import partial
 import pytest
 from msgspec import Struct
 
-from meshcron.core import catalog, catalog_members, catalog_ticks, dispatch, leading, membership, replication, runner
+from meshcron.core import (
+    catalog,
+    catalog_cluster,
+    catalog_members,
+    catalog_ticks,
+    dispatch,
+    leading,
+    membership,
+    replication,
+    runner,
+)
 from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
+from meshcron.core.calls import Calls
 from meshcron.core.digest import Digest
 from meshcron.core.election import Election
 from meshcron.core.encounters import Encounters
@@ -27,6 +38,7 @@ from meshcron.core.intents import Intents
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
+from meshcron.core.proposals import Proposals
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
 from tests.simulation import test_comparing as comparing
@@ -250,6 +262,33 @@ MUTATIONS = (
         "pass",
         scripts.test_a_call_whose_answer_is_lost_with_the_leader_is_done_once,
         "a repeated call ran twice",
+    ),
+    Mutation(
+        "an answer to a call follows its rows",
+        Calls,
+        "_say",
+        "turn.after_writes(Answer(call.call_id, outcome))",
+        "turn.at_once(Answer(call.call_id, outcome))",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "job"),
+        "14: host. reads .*, and has answered for",
+    ),
+    Mutation(
+        "who says that all is paused has paused it",
+        catalog_cluster.Cluster,
+        "pause",
+        "if entry.paused and not self._state.paused:",
+        "if False:",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "pause"),
+        "14: host. says that paused=True is written",
+    ),
+    Mutation(
+        "who says that a member goes has marked it",
+        Proposals,
+        "_remove_member",
+        "replace(member, leaving=True)",
+        "member",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "member"),
+        "14: host. says that .* are on their way out",
     ),
     Mutation(
         "a start is durable",

@@ -618,6 +618,33 @@ def test_an_agent_and_its_leader_crash_while_a_process_runs() -> None:
     at_end(world)
 
 
+@pytest.mark.parametrize("what", ["job", "pause", "member"])
+def test_who_has_answered_reads_its_write_after_a_crash(what: str) -> None:
+    """It crashes in the instant after its answer, and the others hold the entry, too: back again it still knows."""
+    world = grown(54)
+    put(world, "tick", "@every 1h")
+    old = led(world)
+    wanted: dict[str, commands.Command] = {
+        "job": commands.PutJob(Job(name="tick", schedule="@every 2h", command="true")),
+        "pause": commands.SetPaused(paused=True),
+        "member": commands.RemoveMember(follower(world).node_id),
+    }
+
+    def tap(host: Host, effect: effects.Effect) -> bool:
+        if isinstance(effect, effects.Answer):
+            world.later(1, host.crash)
+            world.later(2, host.start)
+            world.tap = None
+        return False
+
+    world.tap = tap
+    answer = ask(world, wanted[what])
+    assert not isinstance(answer, Exception), answer
+    assert old.starts_taken == 2
+    world.run_for(1)
+    at_end(world)
+
+
 def test_two_people_run_a_job_in_the_same_instant() -> None:
     """Both decisions stand in the log before either is applied: the second finds the first and is refused."""
     world = grown(47)
