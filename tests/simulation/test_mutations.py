@@ -41,6 +41,7 @@ from meshcron.core.ledger import Ledger
 from meshcron.core.proposals import Proposals
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
+from tests.simulation import test_cluster_seeds as seeds
 from tests.simulation import test_comparing as comparing
 from tests.simulation import test_elections as elections
 from tests.simulation import test_scripts as scripts
@@ -154,6 +155,15 @@ MUTATIONS = (
         "index = matches[-1]",
         script("minority"),
         "4: 1 is committed, and only on",
+    ),
+    Mutation(
+        "who has lost its leader stands",
+        Election,
+        "woke",
+        "self._ask(turn)",
+        "pass",
+        seeds.test_a_leader_is_found_again_after_each_burst,
+        "18: no leader",
     ),
     Mutation(
         "a vote checks the log",
