@@ -39,8 +39,8 @@ BOOT_US = 1_000_000_000
 NEVER_US = 1 << 62
 
 WAITING_MAX = 1_000
-"""17: so many effects, groups of rows and results may wait at an agent: ten times what the worst of the first fifty
-seeds has, and soon reached by what is repeated and never taken away."""
+"""17: so many effects, groups of rows, results, orders and whatever else may wait at an agent: ten times what the worst
+of the first fifty seeds has, and soon reached by what is repeated and never taken away."""
 
 SAMPLE_EVERY = 1_000
 """Events between two looks at whole logs and states (PROTOCOL 10)."""
@@ -318,18 +318,26 @@ class Host:
         """17: whatever waits here is bounded."""
         if self._agent is None:
             return
-        outbox = len(self.agent.runner._outbox)
-        deadlines = len(self.agent.runner._deadlines)
-        waiting = max(len(self.held), len(self.unwritten), outbox, deadlines)
-        assert waiting <= WAITING_MAX, (
-            f"17: at {self.name} wait {len(self.held)} effects, {len(self.unwritten)} groups of rows, {outbox} results "
-            f"and {deadlines} deadlines"
-        )
+        runner, ours = self.agent.runner, self.agent.leadership.ours
+        waiting = {
+            "effects": len(self.held),
+            "groups of rows": len(self.unwritten),
+            "results": len(runner._outbox),
+            "deadlines": len(runner._deadlines),
+            "due times": len(runner._due),
+            "remembered": len(runner._seen),
+            "to be forgotten": len(runner._forgettable),
+        }
+        if ours is not None:
+            waiting["orders"] = len(ours._dispatch._pending)
+            waiting["repetitions"] = len(ours._dispatch._resend)
+            waiting["unsent"] = len(ours._dispatch._unsent)
+        assert max(waiting.values()) <= WAITING_MAX, f"17: at {self.name} wait {waiting}"
         if self.agent.ledger.leads:
             for one in self.agent.ledger._replication._progress.values():
                 assert len(one.in_flight) <= IN_FLIGHT_MAX, f"17: {len(one.in_flight)} appends are on their way"
-        if self.agent.leadership.ours is not None:
-            specs = self.agent.leadership.ours._dispatch._specs.keys()
+        if ours is not None:
+            specs = ours._dispatch._specs.keys()
             assert specs <= self.agent.state.open_of.keys(), f"17: the leader keeps Specs of what is over: {specs}"
 
     def set_wake(self) -> None:

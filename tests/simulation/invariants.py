@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from meshcron import entries
+from meshcron.core import intents
 from meshcron.core.catalog import Catalog
+from meshcron.core.runner import FORGET_EVERY_US
 from meshcron.core.state import State
 from meshcron.core.voter import Committed
 from meshcron.model import Status
@@ -162,8 +164,28 @@ def check_bounds(world: Cluster) -> None:
             continue
         assert len(host.held) < 100, f"17: {len(host.held)} effects wait for the disk of {host.name}"
         assert len(host.backlog) < 100, f"17: {len(host.backlog)} events wait at {host.name}"
-        waiting = len(host.agent.runner._outbox)
         leader = world.leader()
         assert leader is not None
-        member = leader.agent.state.member_of(host.node_id)
-        assert member is None or waiting == 0, f"17: {waiting} results wait at {host.name}"
+        if leader.agent.state.member_of(host.node_id) is not None:
+            waiting = len(host.agent.runner._outbox)
+            assert waiting == 0, f"17: {waiting} results wait at {host.name}"
+            check_forgotten(host)
+        check_dispatched(host)
+
+
+def check_forgotten(host: Host) -> None:
+    """17: an agent remembers what is over for as long as a copy of its order could be accepted, and looks once a
+    second; by then its heap of due times has let go of it, too."""
+    runner, cluster_us = host.agent.runner, host.agent.clock.cluster_us(host.now())
+    remembered = sorted(id_ for _, id_ in runner._forgettable)
+    assert remembered == sorted(runner._seen), f"17: {host.name} remembers for ever what is over"
+    latest_us = cluster_us + intents.START_WINDOW_US + host.agent._settings.horizon_us
+    for at_us, id_ in (*runner._due, *runner._forgettable):
+        assert cluster_us - 2 * FORGET_EVERY_US < at_us <= latest_us, f"17: {host.name} remembers {id_} for too long"
+
+
+def check_dispatched(host: Host) -> None:
+    """17: nothing is open, so a leader waits for nothing, and has nothing to send."""
+    if (ours := host.agent.leadership.ours) is not None:
+        waiting = [len(one) for one in (ours._dispatch._pending, ours._dispatch._resend, ours._dispatch._unsent)]
+        assert not any(waiting), f"17: the leader {host.name} still waits for {waiting} answers"

@@ -26,7 +26,7 @@ from meshcron.rows import SeenRow
 from meshcron.runtime.elsewhere import OtherAgents
 from meshcron.runtime.standing import ALIVE, FAILED, Facts, Standing
 from tests.simulation.cluster import SHORT, Cluster, Host, Weather, unlike
-from tests.simulation.invariants import check_fold, check_recorded, check_same_everywhere
+from tests.simulation.invariants import check_bounds, check_fold, check_recorded, check_same_everywhere
 from tests.simulation.test_cluster_seeds import keeps_its_promise
 from tests.simulation.world import unaccounted_ticks
 
@@ -660,6 +660,37 @@ def test_the_disks_of_all_hold_all_that_their_agents_know() -> None:
     assert state.calls.keys() == {"PutToken", "SetPaused", "RunJob"}
     check_same_everywhere(world, leader)
     check_fold(leader)
+
+
+def at_rest(seed: int) -> Cluster:
+    """Jobs have run, and all that was to be remembered of that is over."""
+    world = grown(seed)
+    with changed("meshcron.core.intents.START_WINDOW_US", 4 * SECOND_US):
+        put(world, "tick", start_deadline_us=2 * SECOND_US)
+        world.run_for(3)
+        ask(world, commands.SetPaused(paused=True))
+        world.run_for(7)
+        check_bounds(world)
+    return world
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """By the agents that ran it, and by the leader, who has nothing to say any more."""
+    world = at_rest(56)
+    assert len(world.starts) > 6
+    assert not any(host.agent.runner._seen for host in world.hosts)
+
+
+@pytest.mark.parametrize("what", ["pending", "resend", "unsent"])
+def test_a_leader_that_still_waits_is_told_of(what: str) -> None:
+    """Whatever it would be that keeps something there."""
+    world = at_rest(57)
+    ours = led(world).agent.leadership.ours
+    assert ours is not None
+    left: dict[str, Any] = {"pending": {("x", False): None}, "resend": [(0, "x", False)], "unsent": ["x"]}
+    setattr(ours._dispatch, f"_{what}", left[what])
+    with pytest.raises(AssertionError, match=r"17: the leader host\d still waits"):
+        check_bounds(world)
 
 
 def test_two_people_run_a_job_in_the_same_instant() -> None:
