@@ -32,7 +32,7 @@ from meshcron.core.state import State
 from meshcron.core.timing import Timing
 from meshcron.core.voter import Committed, Voter
 from meshcron.messages import Endpoint
-from meshcron.model import SECOND_US, Ending, Execution, Instant, Status
+from meshcron.model import SECOND_US, Ending, Execution, Instant, Member, Status
 from meshcron.rows import BallotRow, DropHistory, ExecutionRow, Loaded, MarkRow, MetaRow, Row, SeenRow
 from tests.fits import assert_fits
 from tests.simulation.world import START_WALL_US, Disk
@@ -41,8 +41,8 @@ BOOT_US = 1_000_000_000
 NEVER_US = 1 << 62
 
 WAITING_MAX = 1_000
-"""17: so many effects, groups of rows and results may wait at an agent: ten times what the worst of the first fifty
-seeds has, and soon reached by what is repeated and never taken away."""
+"""17: so many effects, groups of rows, results, orders and whatever else may wait at an agent: ten times what the worst
+of the first fifty seeds has, and soon reached by what is repeated and never taken away."""
 
 SAMPLE_EVERY = 1_000
 """Events between two looks at whole logs and states (PROTOCOL 10)."""
@@ -70,6 +70,21 @@ def _holds(disk: Disk, index: int, term: int) -> bool:
     return index <= _durable_index(disk) and bool(disk.last_index) and index not in disk.log
 
 
+def unlike(one: State, other: State) -> list[str]:
+    """In what two states differ. An index may keep an empty entry of what is over, which no disk has."""
+
+    def whole(state: State) -> dict[str, object]:
+        held = {name: _filled(value) if isinstance(value, dict) else value for name, value in vars(state).items()}
+        return held | {"calls": list(state.calls.items())}  # in their order
+
+    ours, theirs = whole(one), whole(other)
+    return [name for name in ours if ours[name] != theirs[name]]
+
+
+def _filled(some: dict[object, object]) -> dict[object, object]:
+    return {key: value for key, value in some.items() if value}
+
+
 class Weather(Struct):
     """What the network does to a message. Chances in 0..1, delays in microseconds."""
 
@@ -85,7 +100,6 @@ class Process(Struct):
     """A command that runs on a host."""
 
     pid: int
-    job: str
     run: str
 
 
@@ -290,6 +304,8 @@ class Host:
         for effect in wanted:
             if isinstance(effect, effects.Persist):
                 self.world.check_rows(self.agent, effect.rows)
+            elif isinstance(effect, effects.Answer):
+                self.world.made_from[effect.call_id] = self.agent.state.applied[0]
         if self.world.events % SAMPLE_EVERY == 0:
             self.world.check_samples()
         self.world.check_fence(event, fence, wanted)
@@ -306,18 +322,26 @@ class Host:
         """17: whatever waits here is bounded."""
         if self._agent is None:
             return
-        outbox = len(self.agent.runner._outbox)
-        deadlines = len(self.agent.runner._deadlines)
-        waiting = max(len(self.held), len(self.unwritten), outbox, deadlines)
-        assert waiting <= WAITING_MAX, (
-            f"17: at {self.name} wait {len(self.held)} effects, {len(self.unwritten)} groups of rows, {outbox} results "
-            f"and {deadlines} deadlines"
-        )
+        runner, ours = self.agent.runner, self.agent.leadership.ours
+        waiting = {
+            "effects": len(self.held),
+            "groups of rows": len(self.unwritten),
+            "results": len(runner._outbox),
+            "deadlines": len(runner._deadlines),
+            "due times": len(runner._due),
+            "remembered": len(runner._seen),
+            "to be forgotten": len(runner._forgettable),
+        }
+        if ours is not None:
+            waiting["orders"] = len(ours._dispatch._pending)
+            waiting["repetitions"] = len(ours._dispatch._resend)
+            waiting["unsent"] = len(ours._dispatch._unsent)
+        assert max(waiting.values()) <= WAITING_MAX, f"17: at {self.name} wait {waiting}"
         if self.agent.ledger.leads:
             for one in self.agent.ledger._replication._progress.values():
                 assert len(one.in_flight) <= IN_FLIGHT_MAX, f"17: {len(one.in_flight)} appends are on their way"
-        if self.agent.leadership.ours is not None:
-            specs = self.agent.leadership.ours._dispatch._specs.keys()
+        if ours is not None:
+            specs = ours._dispatch._specs.keys()
             assert specs <= self.agent.state.open_of.keys(), f"17: the leader keeps Specs of what is over: {specs}"
 
     def set_wake(self) -> None:
@@ -393,7 +417,7 @@ class Host:
                 self.later(100_000, self.start)
             case effects.Answer():
                 world.answers[effect.call_id] = effect.outcome
-                world.check_answer(self, effect.outcome)
+                world.check_answer(self, effect.call_id, effect.outcome)
             case effects.StartProcess():
                 self.spawn(effect.launch.execution_id, effect.launch.env)
             case effects.AdoptProcess():
@@ -452,9 +476,7 @@ class Host:
         assert self.disk.says_of(execution_id) == "starting", "8: a start that was not written down as one"
         world.check_start(self, execution_id, env or {})
         world.pids += 1
-        self.processes[execution_id] = Process(
-            world.pids, (env or {}).get("MESHCRON_JOB", ""), (env or {}).get("MESHCRON_RUN", "")
-        )
+        self.processes[execution_id] = Process(world.pids, (env or {}).get("MESHCRON_RUN", ""))
         self.holding.add(execution_id)
         busy = len(self.holding & self.processes.keys())
         assert busy <= self.slots, f"17: {busy} processes of {self.name} in {self.slots} slots"
@@ -542,6 +564,11 @@ class Cluster:
         self.followed: defaultdict[tuple[str, str, int], set[str]] = defaultdict(set)
         """Ids by cluster, run and attempt, of those after which another attempt may follow: as they first ended, for
         what a lost one turns out to be decides nothing any more."""
+        self.told: dict[str, Execution] = {}
+        """The newest word on each execution, by id."""
+        self.alone: set[str] = set()
+        """Ids of executions that may not overlap what was decided before them: their job forbids it, has them wait, or
+        has them take its place."""
         self.pruned: set[int] = set()
         """Uids of jobs of which somebody has dropped records."""
         self.chains: dict[tuple[str, int, int, int], int] = {}
@@ -552,6 +579,18 @@ class Cluster:
         """The newest revision of each job that somebody was told is written."""
         self.deletable: set[str] = set()
         """Names of jobs that somebody may have deleted."""
+        self.asked: dict[str, commands.Command] = {}
+        """By the id of the call."""
+        self.pausing = ""
+        """The last call to pause or to go on."""
+        self.leavers: set[str] = set()
+        """Node ids of members of which somebody was told that they go."""
+        self.answered: dict[tuple[str, int, str], int] = {}
+        """By cluster, generation and node id: what this agent had applied when it made the last answer that it gave.
+        Whoever has heard that reads no older state there."""
+        self.made_from: dict[str, int] = {}
+        """What was applied when an answer was made, by the id of its call: it leaves once that is durable, and what was
+        applied meanwhile may be lost again."""
         self.healed_us = self.healed_steps = 0
         self.settled_wall_us = 0
         """By the leader's clock when all was calm: what was due until then is decided, and over."""
@@ -679,6 +718,7 @@ class Cluster:
 
     def publish(self, source: Host, topic: str, message: messages.Message) -> None:
         self.check_message(source, "", message)
+        self.check_published(message)
         for target in self.hosts:
             if target is source or not target.is_up or target.connected is None:
                 continue
@@ -803,6 +843,9 @@ class Cluster:
         """Ask the leader, where there is one. Returns the call's id."""
         self._order += 1
         call_id = call_id or f"call-{self._order}"
+        self.asked[call_id] = command
+        if isinstance(command, commands.SetPaused):
+            self.pausing = call_id
         leader = self.leader()
         if leader is not None:
             leader.give(events.Proposed(call_id, command, key))
@@ -825,6 +868,7 @@ class Cluster:
         if applied[0] != host.checked_index and agent.cluster:
             host.checked_index = applied[0]
             life = agent.cluster, agent.generation
+            self._check_read(host)
             first = applied[0] > self.newest.get(life, 0)
             known = self.committed.setdefault((*life, applied[0]), applied[1:])
             if first:
@@ -892,7 +936,7 @@ class Cluster:
         known = self.records.setdefault((agent.cluster, told.run_id, told.attempt), {})
         opens = told.id not in known and not told.status.final
         ends = told.status.final and (told.id not in known or not known[told.id].status.final)
-        known[told.id] = told
+        known[told.id] = self.told[told.id] = told
         most_attempts = self.again_max.get(told.uid, (1 << 62, 1 << 62))[told.status is Status.LOST]
         badly = told.status in {Status.FAILED, Status.TIMEOUT, Status.LOST} and told.stop != "kill"
         if ends and badly and told.attempt <= most_attempts:
@@ -900,6 +944,8 @@ class Cluster:
         if not opens:
             return
         job = agent.state.definition(told.uid, told.revision)
+        if job is not None and job.concurrency != "allow":
+            self.alone.add(told.id)
         for key, value in ((job.tags if job is not None else None) or {}).items():
             wanted, _, most = value.partition(":")
             assert self.tags[told.node_id].get(key) == wanted, (
@@ -938,9 +984,8 @@ class Cluster:
         for index in range(ours.applied[0] + 1, state.applied[0] + 1):
             row = log.row(index)
             catalog.apply(Committed(index, row.term, row.crc, entries.decode(row.body)))
-        theirs = state.applied, state.jobs, state.open, state.owed, state.members
-        same = (ours.applied, ours.jobs, ours.open, ours.owed, ours.members) == theirs
-        assert same or self.differ, f"5: up to entry {state.applied[0]} the log comes to another state"
+        other = unlike(ours, state)
+        assert not other or self.differ, f"5: up to entry {state.applied[0]} the log comes to other {other}"
 
     def _check_copies(self, agent: Agent, index: int, term: int) -> None:
         """What a leader calls committed, or has acted on, lies on the disks of a majority, now."""
@@ -952,17 +997,40 @@ class Cluster:
         holders = {node_id for node_id, disk in disks if node_id in voters and _holds(disk, index, term)}
         assert 2 * len(holders) > len(voters), f"4: entry {index} is committed, {len(holders)} disks hold it"
 
-    def check_answer(self, host: Host, outcome: object) -> None:
-        """Whoever says that a job is written reads it from then on."""
+    def check_answer(self, host: Host, call_id: str, outcome: object) -> None:
+        """Whoever says that something is written reads it from then on."""
         assert host.is_up
+        if isinstance(outcome, Exception):
+            return
+        agent = host.agent
+        self.answered[agent.cluster, agent.generation, host.node_id] = self.made_from[call_id]
+        if isinstance(outcome, Member):
+            self.leavers.add(outcome.node_id)
+        self.check_people(host, call_id)
         if not isinstance(outcome, commands.JobAnswer) or outcome.view.job.name in self.deletable:
             return
         uid, revision = outcome.view.uid, outcome.view.revision
-        held = host.agent.state.jobs.get(uid)
+        held = agent.state.jobs.get(uid)
         assert held is not None, f"14: {host.name} says that job {outcome.view.job.name} is written"
         assert held.revision >= revision, f"14: {host.name} says that revision {revision} is written"
         key = outcome.view.job.name, uid
         self.acknowledged[key] = max(revision, self.acknowledged.get(key, 0))
+
+    def check_people(self, host: Host, call_id: str) -> None:
+        """14: what was answered is so: a pause, where nobody has asked for another since, and who is to go."""
+        state, asked = host.agent.state, self.asked.get(call_id)
+        if isinstance(asked, commands.SetPaused) and call_id == self.pausing:
+            assert state.paused == asked.paused, f"14: {host.name} says that paused={asked.paused} is written"
+        stay = [one.name for one in state.members.values() if one.node_id in self.leavers and not one.leaving]
+        assert not stay, f"14: {host.name} says that {stay} are on their way out"
+
+    def _check_read(self, host: Host) -> None:
+        """Whoever reads here reads all that was answered here before, whatever became of the agent meanwhile. (One
+        whose disk went back is no agent that anybody may believe.)"""
+        agent = host.agent
+        least = self.answered.get((agent.cluster, agent.generation, host.node_id), 0)
+        here = agent.state.applied[0]
+        assert here >= least or self.rolled_back, f"14: {host.name} reads {here}, and has answered for {least}"
 
     def check_message(self, source: Host, to: str, message: messages.Message) -> None:
         """Nobody says what is not so, or not durable, or more than fits."""
@@ -987,6 +1055,13 @@ class Cluster:
                     assert order.execution_id in self.intended, f"8: {order.execution_id} is ordered before its commit"
             case _:
                 pass
+
+    @staticmethod
+    def check_published(message: messages.Message) -> None:
+        """Whoever listens to every topic learns ids only."""
+        if isinstance(message, messages.Run):
+            assert not any(order.env for order in message.orders), "a run's parameters are published"
+            assert not message.specs, "a job's command is published"
 
     def _check_hand_over(self, agent: Agent, leader: str) -> None:
         """Each follows from an entry of its own, and those keep their distance, unless the leader must not stay."""
@@ -1018,23 +1093,25 @@ class Cluster:
         assert not obeyed, f"9: an order of {event.message.fence} is obeyed"
 
     def check_start(self, host: Host, execution_id: str, env: dict[str, str]) -> None:
-        """A start needs a committed intent, and under `forbid` no other run of the job may be known to go on. One that
-        is recorded as lost may start all the same: it waited for a slot where nobody could hear of it."""
+        """A start needs a committed intent, and no other run that it may not overlap."""
         assert execution_id in self.intended, f"8: {execution_id} starts without a committed intent"
         told = self.record(execution_id)
         assert told is None or told.status is not Status.SKIPPED, f"P2: {execution_id} was {told.reason} and starts"
         if "MESHCRON_SCHEDULED_AT" in env:
             scheduled = datetime.fromisoformat(env["MESHCRON_SCHEDULED_AT"]).timestamp()
             self.late_us[execution_id] = START_WALL_US + self.now_us - BOOT_US - int(scheduled) * SECOND_US
-        if not env.get("MESHCRON_JOB", "").startswith("forbid") or (told is not None and told.status is Status.LOST):
+        running = [self.told[other_id] for other in self.hosts for other_id in other.processes]
+        for other_run in running:
+            self.check_overlap(self.told[execution_id], other_run)
+
+    def check_overlap(self, one: Execution, other: Execution) -> None:
+        """16: a run is decided while nothing of its job is open (unless its definition allows that); so two run at once
+        only where the one decided first was recorded as lost, and nobody could know that it runs or still waits for
+        its slot."""
+        first, second = sorted((one, other), key=lambda told: told.index)
+        if first.uid != second.uid or first.run_id == second.run_id or second.id not in self.alone:
             return
-        for other in self.hosts:
-            for other_id, process in other.processes.items():
-                if process.job != env["MESHCRON_JOB"] or process.run == env["MESHCRON_RUN"]:
-                    continue
-                theirs = self.record(other_id)
-                known_open = theirs is not None and theirs.status in {Status.ARMED, Status.RUNNING}
-                assert not known_open, f"16: {process.job} overlaps itself: {process.run}, {env['MESHCRON_RUN']}"
+        assert first.status is Status.LOST, f"16: {second.run_id} overlaps {first.run_id}, which is {first.status}"
 
     def record(self, execution_id: str) -> Execution | None:
         """The newest record of an execution that anybody has applied."""

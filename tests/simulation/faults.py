@@ -259,7 +259,9 @@ class Faults:
     # people
 
     def run_now(self, _host: Host) -> None:
-        self.world.ask(commands.RunJob(self.world.random.choice(POLICIES)))
+        """With parameters or without: those are secret."""
+        env = self.world.random.choice((None, {"TOKEN": "s3cret"}))
+        self.world.ask(commands.RunJob(self.world.random.choice(POLICIES), env))
 
     def edit(self, _host: Host) -> None:
         """A new schedule, another policy, switched off or on."""

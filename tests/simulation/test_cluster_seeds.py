@@ -183,16 +183,21 @@ def _two_hours(seed: int) -> Cluster:
             world.run_for(dice.random() * 10)
         world.crash_chance = 0.0
         if dice.random() < 0.7:
-            faults.end()
+            repair(world, faults)
         world.run_for(dice.random() * 600)
     _quiet(world, faults)
     return world
 
 
-def _quiet(world: Cluster, faults: Faults) -> None:
-    """All is repaired, and in bounded time everything due until then is decided and over."""
+def repair(world: Cluster, faults: Faults) -> None:
+    """All is as it should be again, and a leader is found: within 10 s, whatever the times are divided by."""
     faults.end()
     assert world.run_until(lambda: world.leader() is not None, 10), f"18: no leader\n{world.describe()}"
+
+
+def _quiet(world: Cluster, faults: Faults) -> None:
+    """All is repaired, and in bounded time everything due until then is decided and over."""
+    repair(world, faults)
     world.healed_us = world.now_us
     world.healed_steps = world.alarms["clock_step"]
     _wait(world, lambda: _told(world, commands.SetPaused(paused=False)), 20, "18: nobody takes a write")
@@ -270,6 +275,19 @@ def test_a_cluster_keeps_its_promise(first: int) -> None:
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
         with replayed(seed, f"scripts/seeds 1 {seed}"):
             keeps_its_promise(seed)
+
+
+def test_a_leader_is_found_again_after_each_burst() -> None:
+    """Not only at the end of a seed."""
+    world = Cluster(5)
+    form(world, voters=3, workers=0)
+    faults = Faults(world, hosts_max=3, schedules=(), straggle_us=SECOND_US)
+    for _ in range(3):
+        leader = world.leader()
+        assert leader is not None
+        leader.crash()
+        world.run_for(world.random.random())
+        repair(world, faults)
 
 
 def test_every_long_time_of_the_core_is_scaled_or_has_a_reason_not_to_be() -> None:

@@ -28,6 +28,7 @@ from meshcron.core import (
 )
 from meshcron.core.admission import Admission
 from meshcron.core.agent import Agent
+from meshcron.core.calls import Calls
 from meshcron.core.catalog_outcomes import Outcomes
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.digest import Digest
@@ -39,8 +40,10 @@ from meshcron.core.intents import Intents
 from meshcron.core.known_members import KnownMembers
 from meshcron.core.leadership import Leadership
 from meshcron.core.ledger import Ledger
+from meshcron.core.proposals import Proposals
 from meshcron.core.stewardship import Stewardship
 from meshcron.core.voter import Voter
+from tests.simulation import test_cluster_seeds as seeds
 from tests.simulation import test_comparing as comparing
 from tests.simulation import test_elections as elections
 from tests.simulation import test_scripts as scripts
@@ -158,6 +161,15 @@ MUTATIONS = (
         "index = matches[-1]",
         script("minority"),
         "4: 1 is committed, and only on",
+    ),
+    Mutation(
+        "who has lost its leader stands",
+        Election,
+        "woke",
+        "self._ask(turn)",
+        "pass",
+        seeds.test_a_leader_is_found_again_after_each_burst,
+        "18: no leader",
     ),
     Mutation(
         "a vote checks the log",
@@ -358,6 +370,15 @@ MUTATIONS = (
         "a voter is removed in one step",
     ),
     Mutation(
+        "who cannot be asked is lost, not over",
+        dispatch.Dispatch,
+        "lost",
+        'kind="lost"',
+        'kind="failed"',
+        scripts.test_only_a_run_that_is_lost_may_be_overlapped_by_one_that_forbids_it,
+        "16: .* overlaps .*, which is failed",
+    ),
+    Mutation(
         "a repeated call gets the first answer",
         catalog.Catalog,
         "_answered",
@@ -365,6 +386,51 @@ MUTATIONS = (
         "pass",
         scripts.test_a_call_whose_answer_is_lost_with_the_leader_is_done_once,
         "a repeated call ran twice",
+    ),
+    Mutation(
+        "an answer to a call follows its rows",
+        Calls,
+        "_say",
+        "turn.after_writes(Answer(call.call_id, outcome))",
+        "turn.at_once(Answer(call.call_id, outcome))",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "job"),
+        "14: host. reads .*, and has answered for",
+    ),
+    Mutation(
+        "who says that all is paused has paused it",
+        catalog_cluster.Cluster,
+        "pause",
+        "if entry.paused and not self._state.paused:",
+        "if False:",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "pause"),
+        "14: host. says that paused=True is written",
+    ),
+    Mutation(
+        "who says that a member goes has marked it",
+        Proposals,
+        "_remove_member",
+        "replace(member, leaving=True)",
+        "member",
+        partial(scripts.test_who_has_answered_reads_its_write_after_a_crash, "member"),
+        "14: host. says that .* are on their way out",
+    ),
+    Mutation(
+        "a pause is written down",
+        catalog_cluster.Cluster,
+        "pause",
+        "self._write_pauses()",
+        "pass",
+        scripts.test_the_disks_of_all_hold_all_that_their_agents_know,
+        r"5: the rows on the disk of host. are other \['paused', 'pauses'\]",
+    ),
+    Mutation(
+        "a token is written down",
+        catalog_cluster.Cluster,
+        "token_put",
+        "self._fold.rows.append(TokenRow(entry.token))",
+        "pass",
+        scripts.test_the_disks_of_all_hold_all_that_their_agents_know,
+        r"5: the rows on the disk of host. are other \['token_map'\]",
     ),
     Mutation(
         "a start is durable",
@@ -453,6 +519,24 @@ MUTATIONS = (
         "6: .* started twice",
     ),
     Mutation(
+        "`seen` goes with the last copy of its order",
+        runner.Runner,
+        "result_ack",
+        "heapq.heappush(self._forgettable, (seen.start_by_cluster_us, execution_id))",
+        "pass",
+        scripts.test_what_is_over_is_forgotten,
+        "17: host. remembers for ever what is over",
+    ),
+    Mutation(
+        "`seen` goes in time",
+        runner.Runner,
+        "_forget_old",
+        "self._forgettable[0][0] > cluster_us",
+        "self._forgettable[0][0] > cluster_us - 60_000_000",
+        scripts.test_what_is_over_is_forgotten,
+        "17: host. remembers .* for too long",
+    ),
+    Mutation(
         "an agent starts no more than it has slots",
         runner.Runner,
         "_fire",
@@ -514,6 +598,15 @@ MUTATIONS = (
         "json_bytes, 1 << 40",
         scripts.test_what_piles_up_while_an_agent_hears_nothing_arrives_all_the_same,
         "17: a Result that no peer takes",
+    ),
+    Mutation(
+        "a job's command is not published",
+        dispatch.Dispatch,
+        "_publish_orders",
+        "tuple(some))",
+        "tuple(some), tuple(self._specs[one.uid, one.revision][1] for one in some))",
+        scripts.test_the_parameters_of_a_run_are_told_to_its_agents_only,
+        "a job's command is published",
     ),
     Mutation(
         "nobody forms before all are seen that are expected",
