@@ -55,6 +55,11 @@ SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 """The long times of the protocol made short, so that a seed sees them in a minute."""
 
 
+def own_dice(seed: int, what: str) -> random.Random:
+    """Dice of a seed for one thing only: whoever asks for more of them changes nothing else of what the seed is."""
+    return random.Random(f"{seed} {what}")
+
+
 def _durable_index(disk: Disk) -> int:
     applied = disk.tables["meta"].get("applied")
     installed = int(applied.value.split()[0]) if isinstance(applied, MetaRow) else 0
@@ -367,6 +372,7 @@ class Host:
                 snapshot, offered = self.arrived, self.disk.offered
 
                 def install() -> None:
+                    world.happened["snapshot"] += 1
                     self.disk.offered = offered  # another one may have arrived since
                     self.disk.install(snapshot)
 
@@ -497,6 +503,9 @@ class Cluster:
 
     def __init__(self, seed: int, timing: Timing = SHORT) -> None:
         self.random = random.Random(seed)
+        self.seed = seed
+        self.happened: Counter[str] = Counter()
+        """How often what seeds are to contain; a test looks that they do."""
         self.timing = timing
         self.now_us = BOOT_US
         self.hosts: list[Host] = []

@@ -1081,11 +1081,10 @@ def test_a_snapshot_that_takes_too_long_is_followed_by_another() -> None:
         at_end(world)
 
 
-@pytest.mark.parametrize("seed", [1, 16, 17, 18])
-def test_seeds_that_found_something_when_logs_are_short(seed: int) -> None:
-    """Under random faults, followers that lack too much of the log are the rule: two were stuck for ever."""
-    with changed("meshcron.core.log.KEPT_ENTRIES", 20):
-        keeps_its_promise(seed)
+@pytest.mark.parametrize("seed", [4, 7, 16, 17])
+def test_seeds_whose_followers_lack_too_much_of_a_short_log(seed: int) -> None:
+    """Two such were stuck for ever, and so would these be if what a follower says to a snapshot did not count."""
+    assert keeps_its_promise(seed).happened["snapshot"]
 
 
 def test_a_snapshot_that_comes_late_takes_nothing_back() -> None:
