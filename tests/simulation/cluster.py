@@ -532,6 +532,8 @@ class Cluster:
         """A story has somebody come to other rows."""
         self.newest: dict[tuple[str, int], int] = {}
         """The last entry that anybody has applied, by cluster and generation."""
+        self.voting: dict[str, frozenset[str]] = {}
+        """Who votes in each cluster and generation, as its leader has it."""
         self.cursors: dict[tuple[str, int], tuple[int, int]] = {}
         """Clock epoch and cursor of each job, by cluster."""
         self.hand_overs: dict[str, tuple[int, int]] = {}
@@ -844,6 +846,12 @@ class Cluster:
     def _watch_state(self, agent: Agent) -> None:
         """What holds between a state and the ones before it; asked of whoever applies an entry first."""
         state, cluster = agent.state, f"{agent.cluster} {agent.generation}"
+        if agent.ledger.leads:
+            before, self.voting[cluster] = self.voting.get(cluster, frozenset()), agent.ledger.voters
+            for gone in before - agent.ledger.voters:
+                host, member = self.by_node(gone), state.member_of(gone)
+                dead = host is not None and not host.is_up and member is not None and not member.leaving
+                self.happened["dead voter replaced"] += dead
         if state.hand_over != self.hand_overs.get(cluster, (0, 0)):
             last_us, hold_us = self.hand_overs.get(cluster, (0, 0))
             assert state.hand_over[0] >= last_us + hold_us, "15: two hand-overs within the hold-down"

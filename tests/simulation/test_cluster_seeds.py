@@ -83,6 +83,9 @@ SCALED = Timing(stable_us=LAN.stable_us // SCALE, lost_us=LAN.lost_us // SCALE)
 KEPT_ENTRIES = (20, 200, 10_000)
 """So many entries a log keeps behind its catalog, by the seed: where they are few, who was away gets a snapshot."""
 
+DEAD_US = (6 * SECOND_US, 30 * SECOND_US)
+"""When a silent voter is replaced, by the seed: soon, so that it happens during the trouble, or as all is scaled."""
+
 TROUBLE_S = 30
 LONG_TROUBLE_S = 7_000
 LED_S = 10
@@ -100,6 +103,8 @@ def scaled(seed: int) -> Iterator[None]:
         patch.setattr("meshcron.core.log.KEPT_ENTRIES", own_dice(seed, "kept entries").choice(KEPT_ENTRIES))
         for target, us in LONG_TIMES_US.items() if not is_long(seed) else ():
             patch.setattr(target, us // SCALE)
+        if not is_long(seed):
+            patch.setattr("meshcron.core.roster.DEAD_US", own_dice(seed, "dead").choice(DEAD_US))
         yield
 
 
