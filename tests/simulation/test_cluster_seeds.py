@@ -75,7 +75,7 @@ UNSCALED_US = {
 }
 """Long times that stay as they are, and why."""
 
-CONTAINED = ("snapshot",)
+CONTAINED = ("snapshot", "dead voter replaced")
 """What is to happen in seeds (`Cluster.happened`)."""
 
 SCALED = Timing(stable_us=LAN.stable_us // SCALE, lost_us=LAN.lost_us // SCALE)
@@ -129,10 +129,11 @@ def formed(world: Cluster) -> None:
     assert world.run_until(ready, seconds), f"no cluster of {wanted} voters after {seconds} s:\n{world.describe()}"
 
 
-def form(world: Cluster, *, voters: int, workers: int) -> None:
-    """All start at about the same time; some of them see each other only after each side has a cluster of its own."""
+def form(world: Cluster, *, voters: int, workers: int, spare: int = 0) -> None:
+    """All start at about the same time; some of them see each other only after each side has a cluster of its own.
+    `spare`: so many more may vote than have a seat."""
     dice = world.random
-    for at in range(voters):
+    for at in range(voters + spare):
         world.add({"role": dice.choice(ROLES) if at else "web"})
     for _ in range(workers):
         world.add({"role": dice.choice(ROLES)}, eligible=False)
@@ -163,10 +164,12 @@ def live_through(seed: int) -> Cluster:
     dice = world.random
     large = seed % LARGE_EVERY == LARGE_EVERY // 2
     voters = 5 if large else dice.choice((1, 3, 3, 3, 5))
+    spare = own_dice(seed, "spare").choice((0, 1, 3, 6) if large else (0, 0, 1))
     form(
         world,
         voters=voters,
-        workers=dice.randrange(15, AGENTS_MAX - voters + 1) if large else dice.choice((0, 0, 1, 3)),
+        spare=spare,
+        workers=dice.randrange(15, AGENTS_MAX - voters - spare + 1) if large else dice.choice((0, 0, 1, 3)),
     )
     schedules = ("*/10 * * * * *",) if large else ("* * * * * *", "*/2 * * * * *", "@every 3s")
     some_jobs(world, schedules, deadlines_s=(3, 20, 3600))
