@@ -45,6 +45,9 @@ seeds has, and soon reached by what is repeated and never taken away."""
 SAMPLE_EVERY = 1_000
 """Events between two looks at whole logs and states (PROTOCOL 10)."""
 
+STALLED_US = 10 * SECOND_US
+"""A snapshot is sent once a second until it gets through, and given up after so long (runtime/snapshots.py)."""
+
 SAMPLED_ENTRIES = 200
 """So many of the last entries of each log are looked at then; at the end all."""
 
@@ -746,6 +749,7 @@ class Cluster:
     def send_snapshot(self, source: Host, effect: effects.SendSnapshot) -> None:
         target = self.by_node(effect.to)
         loaded = source.disk.load()
+        begun_us = self.now_us
 
         def done(arrived: bool) -> None:
             source.give(events.SnapshotSent(effect.to, arrived))
@@ -753,7 +757,10 @@ class Cluster:
         def arrive() -> None:
             index, term, crc = (int(part) for part in loaded.meta["applied"].split())
             if target is None or not target.is_up or not self._passes(source, target):
-                source.later(1000, lambda: done(arrived=False))
+                if self.now_us - begun_us > STALLED_US:
+                    done(arrived=False)
+                else:
+                    source.later(SECOND_US, arrive)
                 return
             catalog = Loaded(
                 ballot=BallotRow(0, ""),

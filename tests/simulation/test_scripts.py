@@ -1081,7 +1081,7 @@ def test_a_snapshot_that_takes_too_long_is_followed_by_another() -> None:
         at_end(world)
 
 
-@pytest.mark.parametrize("seed", [4, 7, 16, 17])
+@pytest.mark.parametrize("seed", [4, 7, 13, 17])
 def test_seeds_whose_followers_lack_too_much_of_a_short_log(seed: int) -> None:
     """Two such were stuck for ever, and so would these be if what a follower says to a snapshot did not count."""
     assert keeps_its_promise(seed).happened["snapshot"]
