@@ -21,7 +21,7 @@ import meshcron.core
 from meshcron import commands
 from meshcron.core.timing import LAN, SLOW, Timing
 from meshcron.model import SECOND_US
-from tests.simulation.cluster import Cluster, own_dice
+from tests.simulation.cluster import Cluster, Weather, own_dice
 from tests.simulation.faults import POLICIES, ROLES, Faults, some_jobs
 from tests.simulation.invariants import check_all
 from tests.simulation.replay import replayed
@@ -88,6 +88,9 @@ DEAD_US = (6 * SECOND_US, 30 * SECOND_US)
 
 TROUBLE_S = 30
 LONG_TROUBLE_S = 7_000
+HOUR_US = 3_600 * SECOND_US
+"""So late messages come: in 2 hours as they stand, else scaled or within half a minute."""
+
 LED_S = 10
 """Within so much quiet somebody leads."""
 
@@ -175,7 +178,7 @@ def live_through(seed: int) -> Cluster:
     some_jobs(world, schedules, deadlines_s=(3, 20, 3600))
     world.run_for(1)
     world.crash_chance = dice.choice((0, 0, 0.0002, 0.001))
-    straggle_us = dice.choice((30, 30, 3600)) * SECOND_US
+    straggle_us = dice.choice((30, 30, 3600 // SCALE)) * SECOND_US
     hosts_max = AGENTS_MAX if large else len(world.hosts) + 2
     faults = Faults(world, hosts_max=hosts_max, schedules=schedules, straggle_us=straggle_us)
     ends = world.now_us + TROUBLE_S * SECOND_US
@@ -198,7 +201,8 @@ def _two_hours(seed: int) -> Cluster:
     )
     schedules = ("*/5 * * * *", "@every 10m", "0 * * * *", "*/2 * * * *")
     some_jobs(world, schedules, deadlines_s=(60, 3600))
-    faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=3_600 * SECOND_US)
+    faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=HOUR_US)
+    late = own_dice(seed, "late")
     ends = world.now_us + LONG_TROUBLE_S * SECOND_US
     while world.now_us < ends:
         world.crash_chance = dice.choice(LONG_CRASH_CHANCES)
@@ -208,6 +212,8 @@ def _two_hours(seed: int) -> Cluster:
         world.crash_chance = 0.0
         if dice.random() < 0.7:
             faults.end()
+        if late.random() < 0.7:
+            world.weather = Weather(straggle=0.02, straggle_us=HOUR_US)
         world.run_for(dice.random() * 600)
     _quiet(world, faults)
     return world
