@@ -212,15 +212,18 @@ class Host:
         self.world.announce(self)
 
     def crash(self) -> None:
-        """All that was not persisted is gone; processes run on; the others see its connections close."""
+        """All that was not persisted is gone; processes run on; the others see its connections close, or nothing."""
         self._agent = None
         self.session += 1
         self.backlog.clear()
         self.paused_until_us = 0
+        silent = self.world.deaths.random() < self.world.silent_chance
+        self.world.happened["silent death"] += silent
         for other in self.world.hosts:
             if other is not self and other.connected and self.node_id in other.connected.dial:
                 delay = self.world.random.randrange(20_000, 60_000)
-                other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
+                if not silent:
+                    other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
 
     def roll_back(self, disk: Disk) -> None:
         """The machine comes back with the disk as it once was, and its agent believes it."""
@@ -517,6 +520,10 @@ class Cluster:
         """Directed: messages from the one to the other vanish."""
         self.crash_chance = 0.0
         self.crashes = 0
+        self.silent_chance = 0.0
+        """How likely nobody sees a connection close when a machine crashes: its power fails, and what is sent to it is
+        not even refused."""
+        self.deaths = own_dice(seed, "deaths")
         self.events = 0
         self.pids = 100
         self.starts: Counter[str] = Counter()

@@ -39,6 +39,9 @@ LAN_EVERY = 3
 LONG_CRASH_CHANCES = (0, 0.0002, 0.001)
 """Of a burst of trouble in them: how likely a machine crashes before an effect."""
 
+SILENT_CHANCE = 0.5
+"""How likely a crash is one that nobody sees: the power fails."""
+
 LARGE_EVERY = 100
 """One seed in so many has up to 50 agents."""
 
@@ -75,7 +78,7 @@ UNSCALED_US = {
 }
 """Long times that stay as they are, and why."""
 
-CONTAINED = ("snapshot", "dead voter replaced")
+CONTAINED = ("snapshot", "dead voter replaced", "silent death")
 """What is to happen in seeds (`Cluster.happened`)."""
 
 SCALED = Timing(stable_us=LAN.stable_us // SCALE, lost_us=LAN.lost_us // SCALE)
@@ -175,6 +178,7 @@ def live_through(seed: int) -> Cluster:
         workers=dice.randrange(15, AGENTS_MAX - voters - spare + 1) if large else dice.choice((0, 0, 1, 3)),
     )
     schedules = ("*/10 * * * * *",) if large else ("* * * * * *", "*/2 * * * * *", "@every 3s")
+    world.silent_chance = SILENT_CHANCE
     some_jobs(world, schedules, deadlines_s=(3, 20, 3600))
     world.run_for(1)
     world.crash_chance = dice.choice((0, 0, 0.0002, 0.001))
@@ -200,6 +204,7 @@ def _two_hours(seed: int) -> Cluster:
         workers=0 if dice_timing is LAN else dice.choice((0, 2)),
     )
     schedules = ("*/5 * * * *", "@every 10m", "0 * * * *", "*/2 * * * *")
+    world.silent_chance = SILENT_CHANCE
     some_jobs(world, schedules, deadlines_s=(60, 3600))
     faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=HOUR_US)
     late = own_dice(seed, "late")
