@@ -118,7 +118,8 @@ class Host:
         self.starts_taken = 0
         self.boot_shift_us = world.random.randrange(1, 10**6) * 1_000_000
         self.wall_shift_us = world.random.randrange(-20_000, 20_000)
-        self.drift_ppm = world.random.randrange(-50, 50)
+        self.drift_ppm = 2 * world.random.randrange(-50, 50)
+        """Two clocks differ by 200 ppm at most, the worst that PROTOCOL 7 expects."""
         self.wall_drift_ppm = 0
         """How much faster than that the wall clock runs."""
         self.paused_until_us = 0

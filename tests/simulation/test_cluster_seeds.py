@@ -184,7 +184,7 @@ def live_through(seed: int) -> Cluster:
     world.crash_chance = dice.choice((0, 0, 0.0002, 0.001))
     straggle_us = dice.choice((30, 30, 3600 // SCALE)) * SECOND_US
     hosts_max = AGENTS_MAX if large else len(world.hosts) + 2
-    faults = Faults(world, hosts_max=hosts_max, schedules=schedules, straggle_us=straggle_us)
+    faults = Faults(world, hosts_max=hosts_max, schedules=schedules, straggle_us=straggle_us, scale=SCALE)
     ends = world.now_us + TROUBLE_S * SECOND_US
     while world.now_us < ends:
         world.run_for(dice.random() * 2)
@@ -206,7 +206,7 @@ def _two_hours(seed: int) -> Cluster:
     schedules = ("*/5 * * * *", "@every 10m", "0 * * * *", "*/2 * * * *")
     world.silent_chance = SILENT_CHANCE
     some_jobs(world, schedules, deadlines_s=(60, 3600))
-    faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=HOUR_US)
+    faults = Faults(world, hosts_max=len(world.hosts) + 1, schedules=schedules, straggle_us=HOUR_US, scale=1)
     late = own_dice(seed, "late")
     ends = world.now_us + LONG_TROUBLE_S * SECOND_US
     while world.now_us < ends:
