@@ -120,7 +120,7 @@ def is_long(seed: int) -> bool:
 
 
 def formed(world: Cluster) -> None:
-    """Everyone is a member, and as many vote as should."""
+    """Everyone is a member, in one cluster, and as many vote as should."""
     seconds = 60 + 2 * world.timing.stable_us // SECOND_US
     hosts = world.hosts
     wanted = next(size for size in (5, 3, 1) if size <= max(1, sum(host.eligible for host in hosts)))
@@ -129,6 +129,8 @@ def formed(world: Cluster) -> None:
         leader = world.leader()
         if leader is None or not leader.is_up:
             return False
+        if any(not host.is_up or host.agent.cluster != leader.agent.cluster for host in hosts):
+            return False  # two clusters may have met, with a word for the other one's agent on its way
         members = {one.node_id for one in leader.agent.state.members.values()}
         return members >= {host.node_id for host in hosts} and len(leader.agent.ledger.voters) == wanted
 
