@@ -10,7 +10,7 @@ import msgspec
 
 from meshcron import commands
 from meshcron.model import SECOND_US, Concurrency, Job
-from tests.simulation.cluster import Cluster, Host, Weather
+from tests.simulation.cluster import Cluster, Host, Weather, own_dice
 
 POLICIES: tuple[Concurrency, ...] = ("allow", "forbid", "queue", "replace")
 """Jobs of these names keep their schedule: each of their ticks is accounted for."""
@@ -54,6 +54,7 @@ class Faults:
         self.straggle_us = straggle_us
         self.scale = scale
         """So many times faster than in the product things go here: a clock drifts away as much faster."""
+        self._sky = own_dice(world.seed, "weather")
         self._asked: dict[str, int] = {}
         """When who was asked to go."""
         self._lost_us = 0
@@ -234,13 +235,13 @@ class Faults:
         self.world.cuts.clear()
 
     def weather(self, _host: Host) -> None:
-        self.world.weather = self.world.random.choice(
-            (
-                Weather(),
-                Weather(loss=0.2),
-                Weather(delay_us=(5_000, 300_000)),
-                Weather(duplicate=0.3, straggle=0.02, straggle_us=self.straggle_us),
-            )
+        """Each kind of bad weather comes by itself: seldom none, seldom all."""
+        self.world.weather = Weather(
+            loss=self._sky.choice((0.0, 0.0, 0.2)),
+            duplicate=self._sky.choice((0.0, 0.0, 0.3)),
+            delay_us=self._sky.choice((Weather().delay_us, Weather().delay_us, (5_000, 300_000))),
+            straggle=self._sky.choice((0.0, 0.0, 0.02)),
+            straggle_us=self.straggle_us,
         )
 
     # clocks
