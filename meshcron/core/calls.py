@@ -55,6 +55,9 @@ class Calls:
         if not self._ledger.can_propose(turn.now.boot_us):
             turn.at_once(Answer(call.call_id, NoLeader("the leader is only beginning; try again")))
             return
+        if self._state.dissolved:
+            turn.at_once(Answer(call.call_id, NoLeader("this cluster goes over to another one; try again")))
+            return
         call.asked_boot_us = call.asked_boot_us or turn.now.boot_us
         once = entries.Once(call.key, self._clock.cluster_us(turn.now)) if call.key else None
         if once is not None and (known := first_answer(self._state, once)):

@@ -47,6 +47,9 @@ of the first fifty seeds has, and soon reached by what is repeated and never tak
 SAMPLE_EVERY = 1_000
 """Events between two looks at whole logs and states (PROTOCOL 10)."""
 
+STALLED_US = 10 * SECOND_US
+"""A snapshot is sent once a second until it gets through, and given up after so long (runtime/snapshots.py)."""
+
 SAMPLED_ENTRIES = 200
 """So many of the last entries of each log are looked at then; at the end all."""
 
@@ -55,6 +58,11 @@ BACKLOG_MAX = 5_000
 
 SHORT = Timing(stable_us=2 * SECOND_US, lost_us=5 * SECOND_US)
 """The long times of the protocol made short, so that a seed sees them in a minute."""
+
+
+def own_dice(seed: int, what: str) -> random.Random:
+    """Dice of a seed for one thing only: whoever asks for more of them changes nothing else of what the seed is."""
+    return random.Random(f"{seed} {what}")
 
 
 def _durable_index(disk: Disk) -> int:
@@ -126,7 +134,8 @@ class Host:
         self.starts_taken = 0
         self.boot_shift_us = world.random.randrange(1, 10**6) * 1_000_000
         self.wall_shift_us = world.random.randrange(-20_000, 20_000)
-        self.drift_ppm = world.random.randrange(-50, 50)
+        self.drift_ppm = 2 * world.random.randrange(-50, 50)
+        """Two clocks differ by 200 ppm at most, the worst that PROTOCOL 7 expects."""
         self.wall_drift_ppm = 0
         """How much faster than that the wall clock runs."""
         self.paused_until_us = 0
@@ -222,15 +231,18 @@ class Host:
         self.world.announce(self)
 
     def crash(self) -> None:
-        """All that was not persisted is gone; processes run on; the others see its connections close."""
+        """All that was not persisted is gone; processes run on; the others see its connections close, or nothing."""
         self._agent = None
         self.session += 1
         self.backlog.clear()
         self.paused_until_us = 0
+        silent = self.world.deaths.random() < self.world.silent_chance
+        self.world.happened["silent death"] += silent
         for other in self.world.hosts:
             if other is not self and other.connected and self.node_id in other.connected.dial:
                 delay = self.world.random.randrange(20_000, 60_000)
-                other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
+                if not silent:
+                    other.later(delay, lambda o=other: self._seen_gone(o))  # type: ignore[misc]
 
     def roll_back(self, disk: Disk) -> None:
         """The machine comes back with the disk as it once was, and its agent believes it."""
@@ -395,6 +407,7 @@ class Host:
                 snapshot, offered = self.arrived, self.disk.offered
 
                 def install() -> None:
+                    world.happened["snapshot"] += 1
                     self.disk.offered = offered  # another one may have arrived since
                     self.disk.install(snapshot)
 
@@ -523,6 +536,9 @@ class Cluster:
 
     def __init__(self, seed: int, timing: Timing = SHORT) -> None:
         self.random = random.Random(seed)
+        self.seed = seed
+        self.happened: Counter[str] = Counter()
+        """How often what seeds are to contain; a test looks that they do."""
         self.timing = timing
         self.now_us = BOOT_US
         self.hosts: list[Host] = []
@@ -531,6 +547,10 @@ class Cluster:
         """Directed: messages from the one to the other vanish."""
         self.crash_chance = 0.0
         self.crashes = 0
+        self.silent_chance = 0.0
+        """How likely nobody sees a connection close when a machine crashes: its power fails, and what is sent to it is
+        not even refused."""
+        self.deaths = own_dice(seed, "deaths")
         self.events = 0
         self.pids = 100
         self.starts: Counter[str] = Counter()
@@ -549,6 +569,8 @@ class Cluster:
         """A story has somebody come to other rows."""
         self.newest: dict[tuple[str, int], int] = {}
         """The last entry that anybody has applied, by cluster and generation."""
+        self.voting: dict[str, frozenset[str]] = {}
+        """Who votes in each cluster and generation, as its leader has it."""
         self.cursors: dict[tuple[str, int], tuple[int, int]] = {}
         """Clock epoch and cursor of each job, by cluster."""
         self.hand_overs: dict[str, tuple[int, int]] = {}
@@ -782,6 +804,7 @@ class Cluster:
     def send_snapshot(self, source: Host, effect: effects.SendSnapshot) -> None:
         target = self.by_node(effect.to)
         loaded = source.disk.load()
+        begun_us = self.now_us
 
         def done(arrived: bool) -> None:
             source.give(events.SnapshotSent(effect.to, arrived))
@@ -789,7 +812,10 @@ class Cluster:
         def arrive() -> None:
             index, term, crc = (int(part) for part in loaded.meta["applied"].split())
             if target is None or not target.is_up or not self._passes(source, target):
-                source.later(1000, lambda: done(arrived=False))
+                if self.now_us - begun_us > STALLED_US:
+                    done(arrived=False)
+                else:
+                    source.later(SECOND_US, arrive)
                 return
             catalog = Loaded(
                 ballot=BallotRow(0, ""),
@@ -903,6 +929,12 @@ class Cluster:
     def _watch_state(self, agent: Agent) -> None:
         """What holds between a state and the ones before it; asked of whoever applies an entry first."""
         state, cluster = agent.state, f"{agent.cluster} {agent.generation}"
+        if agent.ledger.leads:
+            voted, self.voting[cluster] = self.voting.get(cluster, frozenset()), agent.ledger.voters
+            for gone in voted - agent.ledger.voters:
+                host, member = self.by_node(gone), state.member_of(gone)
+                dead = host is not None and not host.is_up and member is not None and not member.leaving
+                self.happened["dead voter replaced"] += dead
         if state.hand_over != self.hand_overs.get(cluster, (0, 0)):
             last_us, hold_us = self.hand_overs.get(cluster, (0, 0))
             assert state.hand_over[0] >= last_us + hold_us, "15: two hand-overs within the hold-down"

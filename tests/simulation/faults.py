@@ -10,7 +10,7 @@ import msgspec
 
 from meshcron import commands
 from meshcron.model import SECOND_US, Concurrency, Job
-from tests.simulation.cluster import Cluster, Host, Weather
+from tests.simulation.cluster import Cluster, Host, Weather, own_dice
 
 POLICIES: tuple[Concurrency, ...] = ("allow", "forbid", "queue", "replace")
 """Jobs of these names keep their schedule: each of their ticks is accounted for."""
@@ -39,17 +39,22 @@ UNSEEN_US = SECOND_US
 """A death that is so fresh may be known to nobody yet."""
 
 DRIFT_PPM = 200
-"""What PROTOCOL 7 expects of a clock at the worst."""
+"""What PROTOCOL 7 expects of a clock at the worst, in the seconds of the product."""
 
 
 class Faults:
     """The troubles of one seed. Nothing here takes away for good what a majority needs."""
 
-    def __init__(self, world: Cluster, *, hosts_max: int, schedules: tuple[str, ...], straggle_us: int) -> None:
+    def __init__(
+        self, world: Cluster, *, hosts_max: int, schedules: tuple[str, ...], straggle_us: int, scale: int
+    ) -> None:
         self.world = world
         self.hosts_max = hosts_max
         self.schedules = schedules
         self.straggle_us = straggle_us
+        self.scale = scale
+        """So many times faster than in the product things go here: a clock drifts away as much faster."""
+        self._sky = own_dice(world.seed, "weather")
         self._asked: dict[str, int] = {}
         """When who was asked to go."""
         self._lost_us = 0
@@ -230,13 +235,13 @@ class Faults:
         self.world.cuts.clear()
 
     def weather(self, _host: Host) -> None:
-        self.world.weather = self.world.random.choice(
-            (
-                Weather(),
-                Weather(loss=0.2),
-                Weather(delay_us=(5_000, 300_000)),
-                Weather(duplicate=0.3, straggle=0.02, straggle_us=self.straggle_us),
-            )
+        """Each kind of bad weather comes by itself: seldom none, seldom all."""
+        self.world.weather = Weather(
+            loss=self._sky.choice((0.0, 0.0, 0.2)),
+            duplicate=self._sky.choice((0.0, 0.0, 0.3)),
+            delay_us=self._sky.choice((Weather().delay_us, Weather().delay_us, (5_000, 300_000))),
+            straggle=self._sky.choice((0.0, 0.0, 0.02)),
+            straggle_us=self.straggle_us,
         )
 
     # clocks
@@ -251,7 +256,7 @@ class Faults:
             host.wall_shift_us += step_us
 
     def drift(self, host: Host) -> None:
-        ppm = self.world.random.randrange(-DRIFT_PPM, DRIFT_PPM)
+        ppm = self.world.random.randrange(-DRIFT_PPM, DRIFT_PPM) * self.scale
         passed_us = host.now().wall_us
         host.wall_drift_ppm = ppm
         host.wall_shift_us += passed_us - host.now().wall_us  # no step where the speed changes
