@@ -172,7 +172,7 @@ def live_through(seed: int) -> Cluster:
     dice = world.random
     large = seed % LARGE_EVERY == LARGE_EVERY // 2
     voters = 5 if large else dice.choice((1, 3, 3, 3, 5))
-    spare = own_dice(seed, "spare").choice((0, 1, 3, 6) if large else (0, 1))
+    spare = own_dice(seed, "spare").choice((0, 1, 3, 6) if large else (0, 0, 1))
     form(
         world,
         voters=voters,
