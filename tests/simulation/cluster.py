@@ -1036,9 +1036,9 @@ class Cluster:
             return
         agent = host.agent
         self.answered[agent.cluster, agent.generation, host.node_id] = self.made_from[call_id]
-        if isinstance(outcome, Member):
-            self.leavers.add(outcome.node_id)
-        self.check_people(host, call_id)
+        going = {outcome.node_id} if isinstance(outcome, Member) else set()
+        self.leavers |= going
+        self.check_people(host, call_id, going)
         if not isinstance(outcome, commands.JobAnswer) or outcome.view.job.name in self.deletable:
             return
         uid, revision = outcome.view.uid, outcome.view.revision
@@ -1048,12 +1048,12 @@ class Cluster:
         key = outcome.view.job.name, uid
         self.acknowledged[key] = max(revision, self.acknowledged.get(key, 0))
 
-    def check_people(self, host: Host, call_id: str) -> None:
+    def check_people(self, host: Host, call_id: str, going: set[str]) -> None:
         """14: what was answered is so: a pause, where nobody has asked for another since, and who is to go."""
         state, asked = host.agent.state, self.asked.get(call_id)
         if isinstance(asked, commands.SetPaused) and call_id == self.pausing:
             assert state.paused == asked.paused, f"14: {host.name} says that paused={asked.paused} is written"
-        stay = [one.name for one in state.members.values() if one.node_id in self.leavers and not one.leaving]
+        stay = [one.name for one in state.members.values() if one.node_id in going and not one.leaving]
         assert not stay, f"14: {host.name} says that {stay} are on their way out"
 
     def _check_read(self, host: Host) -> None:

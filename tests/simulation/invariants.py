@@ -92,7 +92,7 @@ def check_ends(world: Cluster, leader: Host) -> None:
 def check_acknowledged(world: Cluster, leader: Host) -> None:
     """14: what somebody was told is written is there; a job, unless somebody may have deleted it."""
     if not isinstance(world.answers.get(world.pausing, KeyError()), Exception):
-        world.check_people(leader, world.pausing)
+        world.check_people(leader, world.pausing, world.leavers)
     for (name, uid), revision in world.acknowledged.items():
         if name not in world.deletable:
             state = leader.agent.state.jobs.get(uid)
