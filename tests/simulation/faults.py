@@ -154,7 +154,8 @@ class Faults:
         """Instead of its own directory it has a copy of another machine's, and starts: that one lives and was there
         first, so the copy is refused. Adopted, it is somebody new, and the database of a cluster in which others vote
         is set aside (runtime/set_aside.py). As long as it lives nothing else goes wrong but late, repeated and slow
-        messages, and it is none of an only voter: nothing is promised of a copy whose original nobody else hears (README)."""
+        messages, and it is none of an only voter: nothing is promised of a copy whose original nobody else hears
+        (README)."""
         original = self.world.random.choice(self.world.hosts)
         if original is host or not self._all_hear(original, besides=host) or not self._may_lose(host):
             return
