@@ -51,6 +51,8 @@ class Progress(Struct):
     """A snapshot is on its way: no entries until it has arrived or failed."""
     arrived: bool = False
     """It has been taken over: the next answer that goes beyond what we knew is about it."""
+    arrived_beat_us: int = 0
+    """When the last append went to it before we heard so; at the next one it has the snapshot, or has died with it."""
 
 
 class Replication:
@@ -228,6 +230,9 @@ class Replication:
                 one.snapshot = one.arrived = False
                 self._matched(one, message.match_index, turn)
                 one.next_index = message.match_index + 1
+            elif one.arrived and 0 <= message.last_index < voter.log.base_index:
+                # A snapshot that is not yet durable is in its log already. It started anew without: send another one.
+                one.snapshot = one.arrived = message.sent_boot_us <= one.arrived_beat_us
             return
         if message.ok:
             self._matched(one, min(message.match_index, voter.log.last_index), turn)
@@ -262,7 +267,7 @@ class Replication:
         """It was taken over, and its receiver will say how far it stands; or not, and the next append finds out."""
         if one := self._progress.get(node_id):
             one.snapshot = one.snapshot and arrived
-            one.arrived = one.snapshot
+            one.arrived, one.arrived_beat_us = one.snapshot, one.beat_boot_us
 
     def count_copies(self, now_boot_us: int) -> None:
         """Commit what a majority of the voters holds durably, from the first entry of our own term on."""

@@ -699,6 +699,15 @@ MUTATIONS = (
         "the follower gets nothing after its snapshot",
     ),
     Mutation(
+        "a snapshot that died with its receiver is sent again",
+        replication.Replication,
+        "appended",
+        "0 <= message.last_index < voter.log.base_index",
+        "False",
+        scripts.test_a_follower_that_dies_before_its_snapshot_is_durable_gets_another_one,
+        "the follower gets nothing",
+    ),
+    Mutation(
         "the lease",
         replication.Replication,
         "why_step_down",

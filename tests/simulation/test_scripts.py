@@ -1312,6 +1312,33 @@ def test_a_follower_far_behind_gets_a_snapshot() -> None:
         at_end(world)
 
 
+def test_a_follower_that_dies_before_its_snapshot_is_durable_gets_another_one() -> None:
+    """It has said that it has all of it, and starts anew with the log that it had before."""
+    with changed("meshcron.core.log.KEPT_ENTRIES", 10):
+        world = grown(52)
+        put(world, "tick")
+        lagging = follower(world)
+        world.split([lagging])
+        world.run_for(25)
+        lost: list[Host] = []
+
+        def tap(host: Host, effect: effects.Effect) -> bool:
+            if isinstance(effect, effects.InstallSnapshot) and not lost:
+                lost.append(host)
+                world.later(2000, host.crash)
+                return True
+            return False
+
+        world.tap = tap
+        world.heal()
+        world.run_for(1)
+        assert lost == [lagging]
+        lagging.start()
+        world.run_for(4)
+        assert lagging.agent.state.applied[0] >= led(world).agent.state.applied[0] - 3, "the follower gets nothing"
+        at_end(world)
+
+
 def test_a_snapshot_that_takes_too_long_is_followed_by_another() -> None:
     """Meanwhile the leader's log was cut beyond it: there is nothing to go on with."""
     with changed("meshcron.core.log.KEPT_ENTRIES", 10):
