@@ -76,7 +76,9 @@ class Members:
         if any(one.public_key == member.public_key != "" for one in self._state.members.values() if one is not by_node):
             raise Conflict("public_key", "another member has this key", "start with an empty data directory")
         member = replace(member, voter=old.voter if old else False, started=old.started if old else 0)
-        if standing(old) != standing(member) and (standing(old), standing(member)) not in STANDING_CHANGES:
+        was, becomes = standing(old), standing(member)
+        called_back = old is not None and old.leaving and not member.leaving  # a voter that goes: by Recovered alone
+        if called_back or (was != becomes and (was, becomes) not in STANDING_CHANGES):
             raise DecideAgain("it is on its way out")
         if old and old.voter and old.eligible and not member.eligible:
             raise DecideAgain("a voter gives up its seat first")

@@ -191,6 +191,15 @@ def test_who_was_asked_to_go_is_not_called_back(book: Book) -> None:
     assert list(book.state.members) == [1]
 
 
+def test_nor_is_a_voter_that_was_asked_to_go(book: Book) -> None:
+    """What it said of itself stood in the log behind the request: it still gives up its seat, and goes."""
+    book.apply(entries.MemberPut(member(2)))
+    book.apply(entries.Roster((member(1).node_id, member(2).node_id)))
+    book.apply(entries.MemberPut(replace(member(2), leaving=True)))
+    assert isinstance(book.apply(entries.MemberPut(replace(member(2), priority=7))).outcome, DecideAgain)
+    assert standing(book.state.members[2]) == "leaving voter"
+
+
 def test_every_change_of_the_members_is_numbered(book: Book) -> None:
     """Those who hold no log ask for what is newer than they have."""
     indexes = [book.state.roster_index]
