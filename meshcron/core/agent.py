@@ -262,6 +262,8 @@ class Agent:
 
     def next_wakeup(self, now: Instant) -> int:
         """When, on the suspend-counting clock, Woke is due at the latest."""
+        if self._over:
+            return now.boot_us + WAKE_MAX_US  # nothing is done any more: what is due stays due while a slow disk writes
         wishes = [
             now.boot_us + WAKE_MAX_US,
             self.ledger.next_wakeup(now.boot_us),

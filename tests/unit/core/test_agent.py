@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshcron import commands, entries
-from meshcron.core import events
+from meshcron.core import effects, events
 from meshcron.core.state import State
 from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.errors import NoLeader
 from meshcron.messages import Result, ResultItem, StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job, Token
 from tests.unit.core.disk import contents, ending, second
-from tests.unit.core.lab import Lab
+from tests.unit.core.lab import NODE, Lab
 from tests.unit.core.random_life import RandomLife
 
 Kind = TypeVar("Kind")
@@ -330,3 +330,12 @@ def test_every_second_has_one_record(waits: list[int]) -> None:
         seconds += range(one.scheduled_wall_us // SECOND_US, last // SECOND_US + 1)
     assert len(seconds) == len(set(seconds))
     assert set(range(second(1) // SECOND_US, until // SECOND_US + 1)) <= set(seconds)
+
+
+def test_who_is_over_is_not_woken_for_what_is_due(lab: Lab) -> None:
+    """It begins anew once its disk has written, which may take long: until then it would be woken again and again."""
+    lab.put()
+    wanted = lab.agent.handle(events.HigherGeneration(NODE, 7), lab.now())
+    assert any(isinstance(effect, effects.StartOver) for effect in wanted)
+    lab.boot_us += 10 * SECOND_US
+    assert lab.agent.next_wakeup(lab.now()) > lab.now().boot_us
