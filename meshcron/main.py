@@ -57,7 +57,7 @@ from meshcron.runtime.process import Processes
 from meshcron.runtime.readiness import Readiness
 from meshcron.runtime.standing import Standing
 from meshcron.runtime.tasks import Tasks
-from meshcron.runtime.whereabouts import announce, withdraw
+from meshcron.runtime.whereabouts import prepare, withdraw
 from meshcron.service import Service
 from meshcron.store.damage import what_of
 from meshcron.store.database import DATABASE
@@ -271,18 +271,22 @@ class Process:
         """From the first answer to the last. Returns the exit code."""
         url, node_id = self._url(port), self._store.identity.node_id
 
-        def reachable() -> None:
+        def prepared() -> Callable[[], None]:
+            return prepare(self._folder, self._config.name, node_id, url, parts.endpoint, self._key)
+
+        def reachable(show: Callable[[], None]) -> None:
             self._finish.listen()
-            announce(self._folder, self._config.name, node_id, url, parts.endpoint, self._key)
+            show()
 
         readiness = Readiness(self._folder, parts.agent, parts.driver, standing, parts.local)
-        await readiness.wait(self._finish, reachable)
+        await readiness.wait(self._finish, lambda: reachable(prepared()))
         if not self._finish.decided:
+            show = prepared()  # first: who is said to be ready finds its disk full no more
             markers.drop(self._folder)
             print_line(f"meshcron: ready at {url}/v1/ (agent {self._config.name}, data in {self._folder})")
             if self._invitation:
                 print_line(self._invitation)
-            reachable()  # last: who waits for agent.json finds done and said what a start does and says
+            reachable(show)  # last: who waits for agent.json finds done and said what a start does and says
         code = await self._finish.code()
         if self._finish.failure:
             log.error(self._finish.failure)

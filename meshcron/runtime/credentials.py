@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -118,15 +119,25 @@ def invitation(key: ClusterKey, folder: Path, *, to_terminal: bool) -> str:
 
 def write_private(file: Path, text: str) -> None:
     """Replace a file as a whole, readable by its owner alone."""
+    prepare_private(file, text)()
+
+
+def prepare_private(file: Path, text: str) -> Callable[[], None]:
+    """The same in two steps: its room on the disk is taken when this returns; what it returns puts it in its place, and
+    takes no more. Both raise OSError."""
     fresh = file.with_name(file.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    fresh.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # else a power cut may bring the old one back
-    finally:
-        os.close(folder)
+
+    def show() -> None:
+        fresh.rename(file)
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)  # else a power cut may bring the old one back
+        finally:
+            os.close(folder)
+
+    return show

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from meshcron.files import AGENT_FILE
 from meshcron.messages import Endpoint
 from meshcron.net.keys import VARIABLE, FoundKey
-from meshcron.runtime.credentials import write_private
+from meshcron.runtime.credentials import prepare_private
 
 
-def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint, key: FoundKey) -> None:
-    """This process is the agent of this folder. `url`: of its API. `key`: only what may be shown of it is written, and
-    where it came from. Raises OSError."""
+def prepare(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint, key: FoundKey) -> Callable[[], None]:
+    """Write that this process is the agent of this folder; what this returns shows it, and takes no more room. `url`:
+    of its API. `key`: only what may be shown of it is written, and where it came from. Both raise OSError."""
     record: Mapping[str, object] = {
         "pid": os.getpid(),
         "name": name,
@@ -27,7 +27,7 @@ def announce(folder: Path, name: str, node_id: str, url: str, endpoint: Endpoint
         "fingerprint": key.key.fingerprint,
         "key_from": VARIABLE if key.source == VARIABLE else str(Path(key.source).absolute()),
     }
-    write_private(folder / AGENT_FILE, json.dumps(record, indent=2) + "\n")
+    return prepare_private(folder / AGENT_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def withdraw(folder: Path) -> None:

@@ -16,8 +16,8 @@ from meshcron.entries import ENTRY_BYTES_MAX
 from meshcron.errors import NoLeader
 from meshcron.messages import Result, ResultItem, StartedItem, StartedReport
 from meshcron.model import SECOND_US, History, Job, Token
-from tests.unit.core.disk import contents, ending, second
-from tests.unit.core.lab import NODE, Lab
+from tests.unit.core.disk import NODE, contents, ending, second
+from tests.unit.core.lab import Lab
 from tests.unit.core.random_life import RandomLife
 
 Kind = TypeVar("Kind")
