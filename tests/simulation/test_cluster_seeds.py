@@ -34,7 +34,11 @@ LONG_EVERY = 50
 """One seed in so many is 2 hours long."""
 
 LAN_EVERY = 3
-"""One in so many of those has the times of a LAN: with ten beats a second they take the longest."""
+"""One in so many of those has the times of a LAN: with ten appends a second they take the longest, so three vote at
+most."""
+
+LONG_AGENTS_MAX = 5
+"""What they say to one another grows with the square: 2 hours of seven take a minute."""
 
 LONG_CRASH_CHANCES = (0, 0.0002, 0.001)
 """Of a burst of trouble in them: how likely a machine crashes before an effect."""
@@ -200,11 +204,9 @@ def _two_hours(seed: int) -> Cluster:
     dice_timing = LAN if seed // LONG_EVERY % LAN_EVERY == 0 else SLOW
     world = Cluster(seed, dice_timing)
     dice = world.random
-    form(
-        world,
-        voters=dice.choice((1, 1, 3, 5) if dice_timing is LAN else (1, 3, 3, 5)),
-        workers=0 if dice_timing is LAN else dice.choice((0, 2)),
-    )
+    voters = dice.choice((1, 1, 3, 3) if dice_timing is LAN else (1, 3, 3, 5))
+    workers = 0 if dice_timing is LAN else dice.choice((0, 2))
+    form(world, voters=voters, workers=min(workers, LONG_AGENTS_MAX - voters))
     schedules = ("*/5 * * * *", "@every 10m", "0 * * * *", "*/2 * * * *")
     world.silent_chance = SILENT_CHANCE
     some_jobs(world, schedules, deadlines_s=(60, 3600))

@@ -530,9 +530,9 @@ MUTATIONS = (
     Mutation(
         "`seen` goes in time",
         runner.Runner,
-        "_forget_old",
-        "self._forgettable[0][0] > cluster_us",
-        "self._forgettable[0][0] > cluster_us - 60_000_000",
+        "result_ack",
+        "(seen.start_by_cluster_us, execution_id)",
+        "(seen.start_by_cluster_us + 60_000_000, execution_id)",
         scripts.test_what_is_over_is_forgotten,
         "17: host. remembers .* for too long",
     ),
