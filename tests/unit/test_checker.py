@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -196,15 +196,20 @@ def test_what_does_not_settle_is_no_clean_story() -> None:
     assert line(ONE, starts("a"), told) == "missing 3 doubled 0 late>200ms 0"
 
 
-def test_the_last_look_begins_when_the_time_is_over() -> None:
+def test_the_last_look_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that takes longer than that is followed by another one."""
+    now = [0.0]
     statuses = iter(["running", "success"])
 
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
     def executions(_: str) -> list[dict[str, Any]]:
-        time.sleep(0.02)
+        now[0] += 100.0
         return [execution("1970-01-01T00:01:40Z", next(statuses), 3)]
 
-    assert settled([ONE], executions, (), UNTIL, seconds=0.01) == records("a")
+    monkeypatch.setattr("tests.checker.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    assert settled([ONE], executions, (), UNTIL, seconds=20.0) == records("a")
 
 
 def test_before_and_after_it_was_down_nothing_is_accounted_for() -> None:
