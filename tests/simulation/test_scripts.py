@@ -1286,14 +1286,21 @@ def test_a_worker_with_a_new_disk_is_one_member() -> None:
     at_end(world)
 
 
+def left_behind(seed: int) -> tuple[Cluster, Host]:
+    """Three vote and a job runs each second; one of them has heard nothing for 25 s. Where logs are short the others
+    have forgotten what it lacks."""
+    world = grown(seed)
+    put(world, "tick")
+    lagging = follower(world)
+    world.split([lagging])
+    world.run_for(25)
+    return world, lagging
+
+
 def test_a_follower_far_behind_gets_a_snapshot() -> None:
     """The leader has forgotten the entries it lacks: the catalog as a whole, and the log from there on."""
     with changed("meshcron.core.log.KEPT_ENTRIES", 10):
-        world = grown(18)
-        put(world, "tick")
-        lagging = follower(world)
-        world.split([lagging])
-        world.run_for(25)
+        world, lagging = left_behind(18)
         sent: list[str] = []
 
         def tap(host: Host, effect: effects.Effect) -> bool:
@@ -1315,11 +1322,7 @@ def test_a_follower_far_behind_gets_a_snapshot() -> None:
 def test_a_follower_that_dies_before_its_snapshot_is_durable_gets_another_one() -> None:
     """It has said that it has all of it, and starts anew with the log that it had before."""
     with changed("meshcron.core.log.KEPT_ENTRIES", 10):
-        world = grown(52)
-        put(world, "tick")
-        lagging = follower(world)
-        world.split([lagging])
-        world.run_for(25)
+        world, lagging = left_behind(52)
         lost: list[Host] = []
 
         def tap(host: Host, effect: effects.Effect) -> bool:
@@ -1342,11 +1345,7 @@ def test_a_follower_that_dies_before_its_snapshot_is_durable_gets_another_one() 
 def test_a_snapshot_that_takes_too_long_is_followed_by_another() -> None:
     """Meanwhile the leader's log was cut beyond it: there is nothing to go on with."""
     with changed("meshcron.core.log.KEPT_ENTRIES", 10):
-        world = grown(51)
-        put(world, "tick")
-        lagging = follower(world)
-        world.split([lagging])
-        world.run_for(25)
+        world, lagging = left_behind(51)
         sent: list[str] = []
 
         def tap(host: Host, effect: effects.Effect) -> bool:
