@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
 from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.core.clocks import ClusterClock
 from meshcron.core.ledger import Ledger
+from meshcron.core.pieces import json_bytes
 from meshcron.core.state import State
 from meshcron.core.turn import Turn
 from meshcron.messages import Result, ResultItem, StartedItem, StartedReport
@@ -90,7 +90,7 @@ class Reports:
         sender, size = self._results[0][0], 0
         items: list[ResultItem] = []
         for at, (whose, item) in enumerate(self._results):
-            size += len(msgspec.json.encode(item))
+            size += json_bytes(item)
             if items and (whose != sender or size > RESULTS_BYTES_MAX):
                 del self._results[:at]
                 break

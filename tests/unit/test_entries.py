@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -58,7 +57,7 @@ ENV = {f"A{n:03}": '"' * (RUN_ENV_BYTES_MAX // 256 - 4) for n in range(256)}
 """What a run by hand adds: of two bytes is whatever may stand in it."""
 
 JOB = Job(name="job", schedule="@daily", command="")
-JOB = replace(JOB, command="x" * (JOB_BYTES_MAX - len(msgspec.json.encode(replace(JOB, command="x"))) + 1))
+JOB = replace(JOB, command="x" * (JOB_BYTES_MAX - json_bytes(replace(JOB, command="x")) + 1))
 
 INTENT = Intent(
     INDEX,
@@ -106,7 +105,7 @@ def intents(items: list[Intent]) -> list[Entry]:
 
 def results(item: ResultItem) -> Entry:
     """As many of an outcome as one entry takes."""
-    count = max(1, reports.RESULTS_BYTES_MAX // len(msgspec.json.encode(item)))
+    count = max(1, reports.RESULTS_BYTES_MAX // json_bytes(item))
     return entries.Results(INSTANT, (item,) * count, TEXT)
 
 
