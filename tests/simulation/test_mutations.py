@@ -971,9 +971,9 @@ MUTATIONS = (
     Mutation(
         "what is too late does not run",
         runner.Runner,
-        "_give_up",
-        "not self._given_up or self._given_up[0][0] > cluster_us",
-        "True",
+        "_wait",
+        "heapq.heappush(self._given_up, (until, execution_id))",
+        "pass",
         scripts.test_an_agent_that_stood_still_starts_what_is_in_time_and_says_what_is_not,
         "what is too late starts all the same",
     ),
