@@ -7,7 +7,7 @@ that slews after the median of the voters' wall clocks and steps only by a commi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from meshcron.model import SECOND_US, Instant
 
@@ -22,6 +22,9 @@ SLEW_FAST_US_PER_S = 50_000
 
 AGREE_US = 2 * SECOND_US
 """Wall clocks further apart than this do not agree."""
+
+WRONG_LOOKS = 3
+"""A clock is called wrong at so many looks in a row, off by the same at each: one heartbeat may be minutes old."""
 
 WINDOW_US = 5 * SECOND_US
 """The fastest stamp of the last two windows counts, so that clocks of different speed do not drift apart."""
@@ -126,3 +129,24 @@ def agreed_wall_us(walls_us: Collection[int], voters: int) -> int | None:
     median = ordered[(len(ordered) - 1) // 2]
     agreeing = sum(abs(wall - median) <= AGREE_US for wall in ordered)
     return median if 2 * agreeing > voters else None
+
+
+class WrongClocks:
+    """Whose clock stays off by the same, more than AGREE_US from the time that the voters agree on. Each is named once,
+    and again when it was right, or silent, or set to another wrong time in between."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+        """By how much it was ahead when it was first seen so, and at how many looks in a row."""
+
+    def look(self, ahead_us: Mapping[str, int]) -> list[str]:
+        """`ahead_us`: by how much the clock of each member is ahead that was heard since the last look. Returns those
+        to be named now."""
+        before, self._seen = self._seen, {}
+        for node_id, ahead in ahead_us.items():
+            if abs(ahead) <= AGREE_US:
+                continue
+            first, looks = before.get(node_id, (ahead, 0))
+            same = abs(ahead - first) <= AGREE_US
+            self._seen[node_id] = (first, looks + 1) if same else (ahead, 1)
+        return [node_id for node_id, (_, looks) in self._seen.items() if looks == WRONG_LOOKS]

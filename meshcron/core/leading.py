@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from meshcron import entries
 from meshcron.core.calls import Asked, Calls
-from meshcron.core.clocks import ClusterClock, agreed_wall_us
+from meshcron.core.clocks import ClusterClock, WrongClocks, agreed_wall_us
 from meshcron.core.dispatch import Dispatch
 from meshcron.core.effects import Alarm, Answer
 from meshcron.core.fold import Applied
@@ -80,6 +80,7 @@ class Leading:
         self._about: dict[int, set[int]] = {}
         """Which jobs an entry of ours on its way through the log is about."""
         self._disagree = False
+        self._wrong_clocks = WrongClocks()
 
     def _start_of(self, node_id: str) -> str:
         if node_id == self._settings.node_id:
@@ -181,13 +182,15 @@ class Leading:
     def _watch_clocks(self, turn: Turn) -> None:
         if self._calls.stepping or not self._ledger.can_propose(turn.now.boot_us):
             return
-        wall_us = agreed_wall_us(self._walls_us(turn), len(self._ledger.voters))
+        voters = self._ledger.voters
+        wall_us = agreed_wall_us(self._walls_us(voters, turn.now).values(), len(voters))
         if wall_us is None:
             if not self._disagree:
                 turn.at_once(Alarm("clocks_disagree", "the voters' clocks do not agree within 2 s; wall time is kept"))
             self._disagree = True
             return
         self._disagree = False
+        self._name_wrong_clocks(wall_us, turn)
         step_us = self._clock.slew(turn.now, wall_us)
         if step_us:
             self._calls.stepping = True
@@ -196,14 +199,28 @@ class Leading:
             self._ledger.propose(entry, turn)
             turn.at_once(Alarm("clock_step", f"the wall clock stepped by {step_us / SECOND_US:+.1f} s"))
 
-    def _walls_us(self, turn: Turn) -> list[int]:
-        """What the voters' wall clocks show now."""
-        now_us = turn.now.boot_us
-        walls = [turn.now.wall_us] if self._settings.node_id in self._ledger.voters else []
-        heard = (one for one in sorted(self._ledger.voters) if self._membership.is_heard(one, now_us))
-        beats = ((node_id, self._membership.beat_of(node_id)) for node_id in heard)
-        others = [beat.wall_us + self._membership.silent_us(node_id, now_us) for node_id, beat in beats if beat]
-        return walls + others
+    def _name_wrong_clocks(self, wall_us: int, turn: Turn) -> None:
+        names = {member.node_id: member.name for member in self._state.members.values()}
+        walls_us = self._walls_us((one for one in names if self._has_news_of(one, turn.now)), turn.now)
+        ahead_us = {node_id: wall - wall_us for node_id, wall in walls_us.items()}
+        for node_id in self._wrong_clocks.look(ahead_us):
+            ahead = ahead_us[node_id] / SECOND_US
+            text = f"the clock of {names[node_id]!r} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'}"
+            turn.at_once(Alarm("clock_wrong", f"{text} the voters' median: set it, and see that NTP runs there"))
+
+    def _has_news_of(self, node_id: str, now: Instant) -> bool:
+        """Heard since the last look; a heartbeat counts once, as it may be old."""
+        return node_id == self._settings.node_id or self._membership.silent_us(node_id, now.boot_us) < WATCH_US
+
+    def _walls_us(self, node_ids: Iterable[str], now: Instant) -> dict[str, int]:
+        """What the wall clocks of those that are heard show now."""
+        walls: dict[str, int] = {}
+        for node_id in node_ids:
+            if node_id == self._settings.node_id:
+                walls[node_id] = now.wall_us
+            elif self._membership.is_heard(node_id, now.boot_us) and (beat := self._membership.beat_of(node_id)):
+                walls[node_id] = beat.wall_us + self._membership.silent_us(node_id, now.boot_us)
+        return walls
 
     def _watch_silent(self, turn: Turn) -> None:
         members = {member.node_id for member in self._state.members.values()}

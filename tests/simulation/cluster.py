@@ -184,6 +184,11 @@ class Host:
         wall_us = START_WALL_US + passed + passed * self.wall_drift_ppm // 1_000_000
         return Instant(boot_us, wall_us + self.wall_shift_us)
 
+    def turn_clock(self, by_us: int) -> None:
+        """Somebody sets this machine's wall clock."""
+        self.wall_shift_us += by_us
+        self.world.clocks_turned = True
+
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(f"host{self.number}", 1000 + self.session, 2000 + self.session, 3000 + self.session)
@@ -439,6 +444,7 @@ class Host:
                 world.later(1000, lambda: self.end(effect.execution_id, None, 15))
             case effects.Alarm():
                 assert effect.code != "amnesia" or world.rolled_back, f"a disk is accused that forgot nothing: {effect}"
+                assert effect.code != "clock_wrong" or world.clocks_turned, f"a right clock is called wrong: {effect}"
                 assert effect.code != "rows_differ" or world.differ, f"5: like rows are said to differ: {effect}"
                 world.alarms[effect.code] += 1
             case effects.ForgetProcess():
@@ -556,6 +562,7 @@ class Cluster:
         self.starts: Counter[str] = Counter()
         self.answers: dict[str, object] = {}
         self.alarms: Counter[str] = Counter()
+        self.clocks_turned = False
         self.halts: dict[str, str] | None = None
         """Why agents stopped for good, by host; None = none may."""
         self.intended: set[str] = set()

@@ -248,19 +248,19 @@ class Faults:
     # clocks
 
     def step_one_clock(self, host: Host) -> None:
-        host.wall_shift_us += self.world.random.choice((1, -1)) * self.world.random.choice(STEPS_US)
+        host.turn_clock(self.world.random.choice((1, -1)) * self.world.random.choice(STEPS_US))
 
     def step_all_clocks(self) -> None:
         """Somebody corrects the time server."""
         step_us = self.world.random.choice((1, -1)) * self.world.random.choice(STEPS_US)
         for host in self.world.hosts:
-            host.wall_shift_us += step_us
+            host.turn_clock(step_us)
 
     def drift(self, host: Host) -> None:
         ppm = self.world.random.randrange(-DRIFT_PPM, DRIFT_PPM) * self.scale
         passed_us = host.now().wall_us
         host.wall_drift_ppm = ppm
-        host.wall_shift_us += passed_us - host.now().wall_us  # no step where the speed changes
+        host.turn_clock(passed_us - host.now().wall_us)  # no step where the speed changes
 
     # people
 

@@ -904,7 +904,7 @@ def test_a_tick_of_a_time_that_is_over_is_decided_anew(what: str) -> None:
             ask(world, commands.SetPaused(paused=True))
         else:
             for host in world.hosts:
-                host.wall_shift_us -= 3_600 * SECOND_US
+                host.turn_clock(-3_600 * SECOND_US)
         world.run_for(6)
     assert late
     leader = led(world)
@@ -1815,7 +1815,7 @@ def test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own() -> None:
     nothing there. Nor do the clocks: the old one was an hour ahead."""
     world = Cluster(76)
     for at in range(3):
-        world.add({"at": str(at)}).wall_shift_us += 3_600 * SECOND_US
+        world.add({"at": str(at)}).turn_clock(3_600 * SECOND_US)
     worker = world.add({"role": "worker"}, eligible=False)
     for host in world.hosts:
         host.start()
@@ -1833,7 +1833,7 @@ def test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own() -> None:
         host.crash()
         if host is not worker:
             host.wipe()
-            host.wall_shift_us -= 3_600 * SECOND_US
+            host.turn_clock(-3_600 * SECOND_US)
     for host in world.hosts:
         host.start()
     voters_are(world, 3)
@@ -2689,15 +2689,16 @@ def test_ticks_that_are_due_together_are_spread_over_idle_agents() -> None:
 
 
 def test_one_voter_s_clock_an_hour_ahead_moves_nothing() -> None:
-    """The median of the voters' clocks holds, whether a follower or the leader is wrong."""
+    """The median of the voters' clocks holds, whether a follower or the leader is wrong, and the wrong one is named."""
     for seed in (40, 41):
         world = grown(seed)
         wrong = led(world) if seed == 40 else follower(world)
         put(world, "tick", tags={"at": str(next(one.number for one in world.hosts if one not in (wrong, led(world))))})
         world.run_for(3)
-        wrong.wall_shift_us += 3_600 * SECOND_US
+        wrong.turn_clock(3_600 * SECOND_US)
         world.run_for(10)
         assert not world.alarms["clock_step"], "the time of all follows one wrong clock"
+        assert world.alarms["clock_wrong"] == 1
         led(world).crash()
         world.run_for(5)
         assert not world.alarms["clock_step"]
@@ -2713,7 +2714,7 @@ def test_two_clocks_that_disagree_are_not_averaged() -> None:
     put(world, "tick", tags={"at": str(led(world).number)})
     dead.crash()
     world.run_for(3)
-    follower(world, 0 if follower(world) is not dead else 1).wall_shift_us += 20 * SECOND_US
+    follower(world, 0 if follower(world) is not dead else 1).turn_clock(20 * SECOND_US)
     world.run_for(20)
     assert max(abs(late) for late in world.late_us.values()) < 100_000, "all ticks follow one wrong clock"
     assert world.alarms["clocks_disagree"]
@@ -2730,7 +2731,7 @@ def test_after_a_cold_start_cluster_time_is_past_all_that_a_majority_has_seen() 
         world.run_for(40)
     for host in world.hosts:
         host.crash()
-        host.wall_shift_us -= 3_600 * SECOND_US
+        host.turn_clock(-3_600 * SECOND_US)
     _, seen_us, _ = sorted(host.disk.mark.cluster_us for host in world.hosts)  # of any two votes one has seen it
     for host in world.hosts:
         host.start()
@@ -2748,7 +2749,7 @@ def test_all_clocks_an_hour_back_open_a_new_epoch() -> None:
     leader = led(world)
     cluster_us = leader.agent.clock.cluster_us(leader.now())
     for host in world.hosts:
-        host.wall_shift_us -= 3_600 * SECOND_US
+        host.turn_clock(-3_600 * SECOND_US)
     world.run_for(10)
     assert world.alarms["clock_step"] == 1
     assert led(world) is leader
@@ -2768,7 +2769,7 @@ def test_all_clocks_an_hour_ahead_are_a_gap_and_no_storm() -> None:
     uid = put(world, "tick", tags={"role": "web:1"}, catch_up="latest")
     world.run_for(5)
     for host in world.hosts:
-        host.wall_shift_us += 3_600 * SECOND_US
+        host.turn_clock(3_600 * SECOND_US)
     before = len(world.starts)
     world.run_for(10)
     assert led(world).agent.state.epoch == 0

@@ -56,7 +56,7 @@ def cluster(folder: Path) -> Iterator[RealCluster]:
 @pytest.mark.slow
 def test_28_the_leader_s_clock_an_hour_wrong(cluster: RealCluster) -> None:
     """An hour ahead, right again, an hour behind, each for ten seconds: the median of the three holds. Nobody else
-    leads, no tick stalls, none is missed, none runs again, and every start is at its time."""
+    leads, no tick stalls, none is missed, none runs again, every start is at its time, and the log names the clock."""
     clocks = Clocks(cluster)
     for agent in cluster.agents:
         clocks.turn(agent, 0)
@@ -71,4 +71,6 @@ def test_28_the_leader_s_clock_an_hour_wrong(cluster: RealCluster) -> None:
         clocks.turn(leader, seconds)
         watch.wait_for_more(10)
     assert (cluster.leader.name, leader.mesh["term"]) == (leader.name, term), leader.log
+    for how in ("3600.0 s ahead of", "3600.0 s behind"):
+        assert f"the clock of '{leader.name}' is {how} the voters' median" in leader.log
     watch.end()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcron import commands
-from meshcron.core.clocks import ClusterClock, agreed_wall_us
+from meshcron.core.clocks import AGREE_US, WRONG_LOOKS, ClusterClock, WrongClocks, agreed_wall_us
 from meshcron.core.events import Woke
 from meshcron.model import SECOND_US, Instant, Job
 from tests.unit.core.disk import BOOT_US, START_WALL_US, second
@@ -221,6 +221,26 @@ def test_the_median_counts_where_a_majority_agrees(walls_s: tuple[int, ...], vot
     """Within 2 s, of the whole roster; never a mean: of two clocks one may be an hour off (PROTOCOL 7)."""
     agreed = agreed_wall_us([second(one) for one in reversed(walls_s)], voters)
     assert agreed == (None if agreed_s is None else second(agreed_s))
+
+
+@pytest.mark.parametrize("ahead_us", [AGREE_US + 1, -AGREE_US - 1])
+def test_a_wrong_clock_is_named_once(ahead_us: int) -> None:
+    """And again after it was right."""
+    clocks = WrongClocks()
+    wrong, right = {"a": ahead_us, "b": AGREE_US}, {"a": AGREE_US, "b": -AGREE_US}
+    for _ in range(2):
+        assert [clocks.look(wrong) for _ in range(WRONG_LOOKS + 2)] == [[]] * (WRONG_LOOKS - 1) + [["a"], [], []]
+        assert clocks.look(right) == []
+    clocks.look(wrong)
+    clocks.look(right)
+    assert not any(clocks.look(wrong) for _ in range(WRONG_LOOKS - 1))
+
+
+def test_late_heartbeats_make_no_clock_wrong() -> None:
+    """Each is late by another time; a clock that is wrong is so by the same at each look."""
+    clocks = WrongClocks()
+    assert not any(clocks.look({"a": -late * (AGREE_US + 1)}) for late in range(1, 10))
+    assert [clocks.look({"a": 20 * AGREE_US}) for _ in range(WRONG_LOOKS)] == [[]] * (WRONG_LOOKS - 1) + [["a"]]
 
 
 # ---- steps as a whole agent takes them
