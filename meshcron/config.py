@@ -196,7 +196,7 @@ class Config:
     output_orphan_age_us: int = _key(
         values.duration(0, ORPHAN_AGE_US_MAX),
         "7d",
-        "How long output stays whose record was lost with a damaged database.",
+        "How long output stays whose record this agent does not know.",
         "TIME",
     )
     log_level: Literal["info", "debug", "warning", "error"] = _choice(

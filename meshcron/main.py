@@ -356,6 +356,7 @@ class Process:
         return Housekeeping(
             processes,
             self._store.tables.execution_by_id,
+            holds_log=lambda: agent.holds_log,
             recovered_wall_us=lambda: agent.state.recovered[0],
             orphan_age_us=self._config.output_orphan_age_us,
             total_bytes_max=self._config.output_total_max_bytes,

@@ -58,7 +58,8 @@ class Housekeeping:
     """Removes outputs, from `start` to `close`. Touches nothing that runs, is still written or waits to be committed.
 
     - `record`: what the cluster knows of an execution. An output without a record goes; if it was written before
-      `recovered_wall_us`, only `orphan_age_us` after it was written: a damaged database may have lost that record.
+      `recovered_wall_us`, only `orphan_age_us` after it was written: a damaged database may have lost that record. So
+      do all where this agent does not hold the log (`holds_log`), and knows of no record.
     - Over `total_bytes_max` in all, the outputs written longest ago go, to the minute; their records stay.
     """
 
@@ -67,6 +68,7 @@ class Housekeeping:
         outputs: Outputs,
         record: Callable[[str], Execution | None],
         *,
+        holds_log: Callable[[], bool],
         recovered_wall_us: Callable[[], int],
         orphan_age_us: int,
         total_bytes_max: int,
@@ -74,6 +76,7 @@ class Housekeeping:
     ) -> None:
         self._outputs = outputs
         self._record = record
+        self._holds_log = holds_log
         self._recovered_wall_us = recovered_wall_us
         self._orphan_age_us = orphan_age_us
         self._total_bytes_max = total_bytes_max
@@ -154,7 +157,7 @@ class Housekeeping:
         self._outputs.drop_output(gone)
 
     def _may_go(self, remains: Remains) -> bool:
-        if remains.wall_us >= self._recovered_wall_us():
+        if self._holds_log() and remains.wall_us >= self._recovered_wall_us():
             return True
         return self._wall_clock_us() - remains.wall_us >= self._orphan_age_us
 

@@ -24,6 +24,7 @@ def keeper(stage: Stage, records: dict[str, Execution], total_bytes_max: int = 1
     return Housekeeping(
         stage.processes,
         records.get,
+        holds_log=lambda: True,
         recovered_wall_us=lambda: 0,
         orphan_age_us=0,
         total_bytes_max=total_bytes_max,

@@ -64,6 +64,7 @@ class Disk:
 
 def keeper(disk: Disk, **more: Any) -> Housekeeping:
     usual: dict[str, Any] = {
+        "holds_log": lambda: True,
         "recovered_wall_us": lambda: 0,
         "orphan_age_us": DAY_US,
         "total_bytes_max": 10_000,
@@ -96,6 +97,16 @@ def test_nothing_that_may_still_change_is_touched() -> None:
     disk.busy = {"old", "open"}
     assert sweep(disk) == ["old", "open"]
     assert disk.forgotten == []
+
+
+def test_who_does_not_hold_the_log_keeps_what_it_ran_for_a_while() -> None:
+    """It knows of no record: outputs of its own go by age, and beyond the cap."""
+    disk = Disk()
+    disk.add("yesterday", status="", minutes_ago=600)
+    disk.add("now", status="")
+    assert sweep(disk, holds_log=lambda: False, orphan_age_us=601 * MINUTE_US) == ["now", "yesterday"]
+    assert sweep(disk, holds_log=lambda: False, orphan_age_us=600 * MINUTE_US) == ["now"]
+    assert sweep(disk) == []
 
 
 def test_what_a_damaged_database_may_have_forgotten_stays_for_a_while() -> None:
@@ -150,8 +161,9 @@ def test_a_slice_is_small() -> None:
         return disk.records.get(execution_id)
 
     keep = Housekeeping(
-        disk, record, recovered_wall_us=lambda: 0, orphan_age_us=0, total_bytes_max=1000, wall_clock_us=lambda: NOW_US
-    )
+        disk, record, holds_log=lambda: True, recovered_wall_us=lambda: 0, orphan_age_us=0, total_bytes_max=1000,
+        wall_clock_us=lambda: NOW_US,
+    )  # fmt: skip
     for _ in keep.sweep():
         asked.append(count)
         count = 0
