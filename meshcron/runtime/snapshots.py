@@ -69,6 +69,9 @@ class Snapshots:
         self._now = now
         self._handle: Callable[[Event], None] = lambda _: None
         self._sending: dict[str, Sending] = {}
+        self._failed: set[str] = set()
+        """Whose snapshot could not be read: told at the next look. Told at once the core would ask for another one in
+        the same turn of the loop, and in the same again."""
         self._arriving: Arriving | None = None
         self._whole: Arriving | None = None
         """The one that has arrived, until it is taken."""
@@ -86,8 +89,9 @@ class Snapshots:
     # out
 
     def send(self, to: str, term: int) -> None:
-        """Begin; ends with SnapshotSent."""
+        """Begin; ends with SnapshotSent, from a later turn."""
         self._end(to)
+        self._failed.discard(to)
         snapshot = Snapshot(self._database)
         try:
             snapshot.start()
@@ -97,7 +101,7 @@ class Snapshots:
         except (*READ_ERRORS, OSError, KeyError, ValueError):
             log.exception("a snapshot cannot be read")
             snapshot.close()
-            self._handle(SnapshotSent(to, arrived=False))
+            self._failed.add(to)
             return
         self._sending[to] = Sending(term, index, snapshot, chunks, first, self._now())
         self._send_chunk(to)
@@ -124,6 +128,9 @@ class Snapshots:
             self._look()
 
     def _look(self) -> None:
+        failed, self._failed = self._failed, set()
+        for to in sorted(failed):
+            self._handle(SnapshotSent(to, arrived=False))
         for to, one in list(self._sending.items()):
             waited = self._now() - one.asked_at
             if waited > STALLED_SECONDS:

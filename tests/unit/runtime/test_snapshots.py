@@ -179,11 +179,34 @@ def test_one_that_nobody_goes_on_with_is_given_up(wire: Wire) -> None:
     arrived_once(wire)
 
 
+FAILED = SnapshotSent("follower", arrived=False)
+
+
 def test_one_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """There is no such database."""
+    """There is no such database. It is told at the next look, and once."""
     wire = Wire(tmp_path / "nowhere")
     wire.leader.send("follower", TERM)
-    assert (list(wire.wire), wire.told["leader"]) == ([], [SnapshotSent("follower", arrived=False)])
+    assert (list(wire.wire), wire.told["leader"]) == ([], [])
+    wire.wait(REPEAT_SECONDS)
+    wire.wait(REPEAT_SECONDS)
+    assert (list(wire.wire), wire.told["leader"]) == ([], [FAILED])
+
+
+def test_one_that_cannot_be_read_is_tried_again_each_second(tmp_path: Path) -> None:
+    """The core asks for another one as soon as it hears of a failure; that ends no look, and no turn of the loop."""
+    wire = Wire(tmp_path / "nowhere")
+    told: list[Event] = []
+
+    def again(event: Event) -> None:
+        told.append(event)
+        assert len(told) < 100, "it never ends"
+        wire.leader.send("follower", TERM)
+
+    wire.leader.start(again)
+    wire.leader.send("follower", TERM)
+    for seconds in range(1, 4):
+        wire.wait(REPEAT_SECONDS)
+        assert told == [FAILED] * seconds
 
 
 @pytest.mark.parametrize("asker", ["stranger", "worker", "removed", "other"])
