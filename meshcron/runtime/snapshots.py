@@ -117,7 +117,13 @@ class Snapshots:
                 self._end(sender)
                 self._handle(SnapshotSent(sender, arrived=True))
                 return
-            one.current = next(one.chunks)
+            try:
+                one.current = next(one.chunks)
+            except (*READ_ERRORS, OSError):
+                log.exception("a snapshot cannot be read to its end")
+                self._end(sender)
+                self._failed.add(sender)
+                return
         self._send_chunk(sender)
 
     async def watch(self) -> None:

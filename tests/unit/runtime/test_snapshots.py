@@ -3,6 +3,7 @@ count."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from meshcron.model import Member
 from meshcron.rows import JobRow, MetaRow
 from meshcron.runtime.mesh import Mesh
 from meshcron.runtime.snapshots import ABANDONED_SECONDS, REPEAT_SECONDS, STALLED_SECONDS, Snapshots
+from meshcron.store.snapshot import Chunk
 from tests.unit.runtime.mesh_stage import unopened_mesh
 from tests.unit.store.conftest import Agent
 
@@ -207,6 +209,22 @@ def test_one_that_cannot_be_read_is_tried_again_each_second(tmp_path: Path) -> N
     for seconds in range(1, 4):
         wire.wait(REPEAT_SECONDS)
         assert told == [FAILED] * seconds
+
+
+def test_one_that_cannot_be_read_to_its_end_is_told(wire: Wire) -> None:
+    """A bad sector in its middle: it is let go of, and what is asked for later brings nothing."""
+
+    def damaged() -> Iterator[Chunk]:
+        yield from ()
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    wire.leader.send("follower", TERM)
+    wire.leader._sending["follower"].chunks = damaged()
+    wire.run()
+    assert (wire.told["leader"], wire.holds_open()) == ([], 0)
+    wire.leader.wanted("follower", SnapshotWanted(INDEX, 1))
+    wire.wait(REPEAT_SECONDS)
+    assert (list(wire.wire), wire.told["leader"]) == ([], [FAILED])
 
 
 @pytest.mark.parametrize("asker", ["stranger", "worker", "removed", "other"])
