@@ -107,23 +107,27 @@ class Snapshots:
         self._send_chunk(to)
 
     def wanted(self, sender: str, message: SnapshotWanted) -> None:
-        """The receiver asks for a chunk: the next one, or the same again; after the last it has all."""
+        """The receiver asks for the next chunk; after the last it has all. Where it asks for the present one again that
+        is on its way: an answer to each question would be one more stream from then on."""
         one = self._sending.get(sender)
         if one is None or message.index != one.index:
             return
-        one.asked_at = self._now()
-        if message.number == one.current.number + 1:
-            if one.current.last:
-                self._end(sender)
-                self._handle(SnapshotSent(sender, arrived=True))
-                return
-            try:
-                one.current = next(one.chunks)
-            except (*READ_ERRORS, OSError):
-                log.exception("a snapshot cannot be read to its end")
-                self._end(sender)
-                self._failed.add(sender)
-                return
+        ahead = message.number - one.current.number
+        if ahead in (0, 1):
+            one.asked_at = self._now()
+        if ahead != 1:
+            return
+        if one.current.last:
+            self._end(sender)
+            self._handle(SnapshotSent(sender, arrived=True))
+            return
+        try:
+            one.current = next(one.chunks)
+        except (*READ_ERRORS, OSError):
+            log.exception("a snapshot cannot be read to its end")
+            self._end(sender)
+            self._failed.add(sender)
+            return
         self._send_chunk(sender)
 
     async def watch(self) -> None:
@@ -173,27 +177,29 @@ class Snapshots:
     # in
 
     def chunk(self, sender: str, message: SnapshotChunk) -> None:
-        """A piece; the core hears of it once it is whole, and judges its sender then."""
+        """A piece; the core hears of it once it is whole, and judges its sender then.
+
+        What comes again is answered, and changes nothing. A snapshot that its sender has begun again comes from its
+        first chunk on, and nothing but its chunks tells it from the earlier one: from the first that differs on, what
+        is held is the earlier one's.
+        """
         if len(message.payload) != 1:
             return
-        arriving = self._arriving
-        if arriving is None or (arriving.sender, arriving.index) != (sender, message.index):
+        arriving, which = self._arriving, (sender, message.term, message.index)
+        if arriving is None or (arriving.sender, arriving.term, arriving.index) != which:
             if message.number:
                 return
-            arriving = self._arriving = Arriving(sender, message.term, message.index, [])
+            arriving = self._arriving = Arriving(*which, [])
         arriving.heard_at = self._now()
-        if message.number == len(arriving.chunks):
-            chunk = Chunk(
-                number=message.number,
-                table=message.table,
-                rows=message.payload[0],
-                sha256=message.sha256,
-                last=message.last,
-            )
+        number, rows = message.number, message.payload[0]
+        if not 0 <= number <= len(arriving.chunks):
+            return
+        chunk = Chunk(number=number, table=message.table, rows=rows, sha256=message.sha256, last=message.last)
+        if arriving.chunks[number : number + 1] != [chunk]:
             if not is_sound(chunk):
                 return
-            arriving.chunks.append(chunk)
-        self._send(sender, SnapshotWanted(message.index, len(arriving.chunks)))
+            arriving.chunks[number:] = [chunk]
+        self._send(sender, SnapshotWanted(message.index, number + 1))
         if message.last and is_whole(arriving.chunks):
             self._arriving = None
             self._arrived(arriving)
