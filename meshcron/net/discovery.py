@@ -58,22 +58,29 @@ class Discovery:
         self._heard: dict[str, frozenset[tuple[str, str, int]]] = {}
         self._zeroconf: AsyncZeroconf | None = None
         self._service: AsyncServiceInfo | None = None
+        self._failed = False
 
     async def start(self) -> None:
         """Listen and announce; takes half a second, others hear of us at once. Where mDNS does not work (no interface,
-        no multicast) one warning is logged and nothing is ever found. A port of 0 is not announced."""
+        no multicast) one warning is logged and nothing is found until a `move` starts it. A port of 0 is not
+        announced."""
         if not self._addresses:
             log.warning("no mDNS: no network interface has an address; other agents are found by --join only")
             return
         try:
             await self._start()
         except (OSError, Error) as error:
-            log.warning("no mDNS: other agents are found by --join only", why=str(error), addresses=self._addresses)
+            if not self._failed:
+                log.warning("no mDNS: other agents are found by --join only", why=str(error), addresses=self._addresses)
             await self.close()
+            self._failed = True
+        else:
+            self._failed = False
 
     async def move(self, addresses: Sequence[str]) -> None:
-        """Go on at other addresses of this machine; nothing happens while they are the same."""
-        if list(addresses) != self._addresses:
+        """Go on at other addresses of this machine; the same ones are tried again where the start failed, as without
+        a free descriptor, and else nothing happens."""
+        if self._failed or list(addresses) != self._addresses:
             await self.close()
             self._addresses = list(addresses)
             await self.start()

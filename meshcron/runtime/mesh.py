@@ -199,18 +199,21 @@ class Mesh:
         without any has pulled its cable, and may have the same when it is back."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            addresses = interface_addresses(self._place.mdns_interfaces)
+            try:
+                addresses = interface_addresses(self._place.mdns_interfaces)
+            except OSError:  # no descriptor left to ask with
+                continue
             if addresses and addresses != self._addresses:
-                await self._move(addresses)
+                self._move(addresses)
+            if addresses and self._discovery is not None:
+                await self._discovery.move(addresses)
 
-    async def _move(self, addresses: list[str]) -> None:
+    def _move(self, addresses: list[str]) -> None:
         log.info("this machine has other addresses", before=self._addresses, now=addresses)
         self._addresses = addresses
         if self._own_address() != self._host:
             self._host = self._own_address()
             self._core.handle(EndpointChanged(self._endpoint()))
-        if self._discovery is not None:
-            await self._discovery.move(addresses)
 
     async def close(self) -> None:
         """Say goodbye, hang up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import secrets
 import socket
@@ -229,6 +230,32 @@ async def test_without_multicast_it_goes_on(addresses: list[str]) -> None:
         await lonely.close()
     assert [line["log_level"] for line in lines] == ["warning"]
     assert "--join" in lines[0]["event"]
+
+
+async def test_a_start_that_failed_is_tried_again(fingerprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor was left: said once, however often it is tried; then it is found, and left as it is."""
+    refusals = iter(range(3))
+
+    def opened(**given: Any) -> AsyncZeroconf:
+        if next(refusals, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return AsyncZeroconf(**given)
+
+    a, b = Finder(fingerprint, "a" * 32), Finder(fingerprint, "b" * 32, 8)
+    async with finders(a):
+        monkeypatch.setattr(module, "AsyncZeroconf", opened)
+        try:
+            with capture_logs() as lines:
+                await b.discovery.start()
+                for _ in range(3):
+                    await b.discovery.move([HOST])
+            assert [line["why"] for line in lines] == ["[Errno 24] Too many open files"]
+            await until(lambda: a.found == [("b" * 32, HOST, 8)])
+            running = b.discovery._zeroconf
+            await b.discovery.move([HOST])
+            assert b.discovery._zeroconf is running
+        finally:
+            await b.discovery.close()
 
 
 async def test_it_moves_with_its_machine(fingerprint: str) -> None:
