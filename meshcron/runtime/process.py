@@ -200,11 +200,15 @@ class Processes:
         process = self._running.get(execution_id) or self._outputs.written(execution_id)
         if process is None:
             return
+        try:
+            table = self._processes()
+        except OSError:  # no descriptor left to look with, and nobody asks again: hunt and insist look later
+            table = None
         if force:
-            process.signal(signal.SIGKILL, self._processes())
+            process.signal(signal.SIGKILL, table)
             process.hunt(self._loop, self._processes)
         else:
-            process.signal(signal.SIGTERM, self._processes())
+            process.signal(signal.SIGTERM, table)
             process.insist(self._loop, self._processes)
 
     # Ending

@@ -56,14 +56,16 @@ class Process:
     unbounded: bool = False
     """Its output could not be kept below the cap; that is said once."""
 
-    def signal(self, number: int, table: Table) -> None:
+    def signal(self, number: int, table: Table | None) -> None:
         """Signal its group; TERM is followed by CONT, for a stopped process hears nothing else.
 
-        With KILL, or once the trampoline is gone, also what left the group.
+        With KILL, or once the trampoline is gone, also what left the group, as far as `table` shows it. Without one the
+        trampoline is taken to have no command yet.
         """
-        self.mark = self.mark or table.mark(self.pid)
-        self.known = table.family(self._quarry(), self.known)
-        if number == signal.SIGKILL or not table.job(self.pid):
+        if table:
+            self.mark = self.mark or table.mark(self.pid)
+            self.known = table.family(self._quarry(), self.known)
+        if number == signal.SIGKILL or not table or not table.job(self.pid):
             self.fatal = number
         if not self.over:
             with suppress(ProcessLookupError, PermissionError):  # gone, or a set-user-id program of another's
@@ -84,7 +86,11 @@ class Process:
         def again(left: int) -> None:
             if self.over:
                 return
-            job = table().job(self.pid)
+            try:
+                job = table().job(self.pid)
+            except OSError:  # no descriptor left to look with
+                loop.call_later(INSIST_SECONDS, again, left)
+                return
             if job and hears_by_default(job, signal.SIGTERM):
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGTERM)
@@ -99,7 +105,11 @@ class Process:
         quarry, known = self._quarry(), self.known
 
         def again(left: int) -> None:
-            found = table().family(quarry, known)
+            try:
+                found = table().family(quarry, known)
+            except OSError:  # no descriptor left to look with
+                loop.call_later(HUNT_SECONDS, again, left)
+                return
             for stat in found:
                 signal_process(stat, signal.SIGKILL)
             if found and left:

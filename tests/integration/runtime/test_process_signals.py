@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +163,77 @@ def test_what_term_orphaned_is_still_found(play: Play, tmp_path: Path) -> None:
         stage.processes.signal("a", force=True)
         await stage.ended()
         await stage.until(lambda: process_stat(escaped) is None)
+
+    play(story)
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[float]]:
+    """From now on no descriptor is left to read the table of processes with, for three looks; when each was."""
+
+    def begin() -> list[float]:
+        looks: list[float] = []
+        taken = Table.taken
+
+        def refused() -> Table:
+            looks.append(time.monotonic())
+            if len(looks) > 3:
+                return taken()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(Table, "taken", refused)
+        return looks
+
+    return begin
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_without_a_descriptor_the_group_is_signalled_all_the_same(
+    play: Play, tmp_path: Path, blind: Callable[[], list[float]], force: bool
+) -> None:
+    """Nobody asks a second time. What left the group is killed once it can be found."""
+    pids = tmp_path / "pids"
+
+    async def story(stage: Stage) -> None:
+        await stage.started(f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; exec sleep 60' & wait; sleep 60")
+        command, escaped = await written(stage, pids, 2)
+        looks = blind()
+        stage.processes.signal("a", force=force)
+        assert len(looks) == 1
+        assert (await stage.ended()).signal == (9 if force else 15)
+        assert not alive(command)
+        if force:
+            await stage.until(lambda: process_stat(escaped) is None)
+            assert len(looks) > 3
+        else:
+            os.kill(escaped, signal.SIGKILL)
+
+    play(story)
+
+
+def test_without_a_descriptor_a_term_that_came_too_early_is_repeated_later(
+    play: Play, monkeypatch: pytest.MonkeyPatch, blind: Callable[[], list[float]]
+) -> None:
+    """Whether the trampoline had a command then shows only once there are descriptors."""
+    sent, numbers = os.killpg, list[int]()
+
+    def killpg(pid: int, number: int) -> None:
+        if looks[3:]:
+            sent(pid, number)
+        else:  # on the trampoline
+            numbers.append(number)
+
+    looks: list[float] = []
+
+    async def story(stage: Stage) -> None:
+        nonlocal looks
+        await stage.started("sleep 60")
+        looks = blind()
+        monkeypatch.setattr(os, "killpg", killpg)
+        stage.processes.signal("a", force=False)
+        ending = await stage.ended()
+        assert (ending.exit_code, ending.signal) == (None, 15)
+        assert numbers == [signal.SIGTERM, signal.SIGCONT]
 
     play(story)
 
