@@ -39,6 +39,10 @@ WATCH_IDLE_SECONDS = 1.0
 """How often orphans are reaped when nothing runs but the agent still has children (a daemon that a job left, or what
 was there before the agent)."""
 
+START_LATE_TICKS = 100
+"""The true start of a process may be later than the one written down, which the spawner could not ask for, by as long
+as a fork takes: a second, generously."""
+
 
 class Processes:
     """Starts, adopts, signals and watches the processes of executions; keeps their output below `folder`.
@@ -161,8 +165,9 @@ class Processes:
         except OSError:
             return None
         stat = process_stat(pid) if pid else None
+        late = stat.start - process_start if stat and process_start else 0
         # The folder among its words also tells it from one that has its pid and start by chance after a reboot.
-        if stat is None or process_start not in (0, stat.start) or not is_trampoline(pid, folder):
+        if stat is None or not 0 <= late <= START_LATE_TICKS or not is_trampoline(pid, folder):
             if pidfd >= 0:
                 os.close(pidfd)
             return None

@@ -30,7 +30,8 @@ class Spawned:
 
     pid: int
     start: int
-    """In clock ticks since boot, as /proc shows it; 0 where the process was gone before that could be asked."""
+    """In clock ticks since boot, as /proc shows it; where that could not be asked a little less, never 0: its timeout
+    would have passed before it began."""
     pidfd: int
     """-1: no descriptor was left for it. Whoever gets this closes it."""
     wall_us: int
@@ -95,10 +96,10 @@ class Spawner:
         except OSError as error:
             return error
         after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        wall_us, pidfd = self._wall_clock_us(), -1
+        wall_us, start, pidfd = self._wall_clock_us(), _start_ticks(pid, before_ns, after_ns), -1
         with suppress(OSError):  # no descriptor left: it runs all the same, and the watch will see its end
             pidfd = os.pidfd_open(pid)
-        return Spawned(pid, _start_ticks(pid, before_ns, after_ns), pidfd, wall_us)
+        return Spawned(pid, start, pidfd, wall_us)
 
     def _deliver(self) -> None:
         # Lowered first: what is put in from now on is either found here or brings another call.
@@ -109,9 +110,10 @@ class Spawner:
 
 def _start_ticks(pid: int, before_ns: int, after_ns: int) -> int:
     """The start time of a process that was forked between two readings of CLOCK_BOOTTIME: the kernel cuts the same
-    clock to ticks. Where both lie in one tick there is no need to ask /proc, which takes as long as the fork."""
+    clock to ticks. Where both lie in one tick there is no need to ask /proc, which takes as long as the fork, and where
+    /proc cannot be read, for want of a descriptor, the first has to do."""
     start = before_ns // _TICK_NS
     if start == after_ns // _TICK_NS:
         return start
     stat = process_stat(pid)
-    return stat.start if stat else 0
+    return stat.start if stat else start

@@ -18,6 +18,7 @@ import pytest
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessStarted
 from meshcron.runtime.launch import RunAsPolicy
 from meshcron.runtime.output import OutputFile
+from meshcron.runtime.process import START_LATE_TICKS
 from meshcron.runtime.process_table import process_stat
 
 Play = Callable[..., None]
@@ -124,6 +125,24 @@ def test_one_whose_pid_was_not_written_down_is_found(
         stage.processes.signal("a", force=False)
         ending = await stage.ended()
         assert (ending.exit_code, ending.signal) == (None, 15)
+
+    play(story)
+
+
+@pytest.mark.parametrize(("late", "found"), [(-1, False), (3, True), (START_LATE_TICKS + 1, False)])
+def test_one_whose_start_could_not_be_asked_for_is_found(
+    play: Play, first: Callable[..., FirstSession], late: int, found: bool
+) -> None:
+    """The moment before its fork was written down: what began right after that is it, and nothing else."""
+    session = first("sleep 60")
+
+    async def story(stage: Stage) -> None:
+        stage.processes.adopt("a", session.pid, session.start - late)
+        if not found:
+            await stage.event(ProcessLost)
+            return
+        started = await stage.event(ProcessStarted)
+        assert (started.pid, started.process_start) == (session.pid, session.start)
 
     play(story)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from meshcron.model import Launch, Limits
+from meshcron.runtime import process_spawner
 from meshcron.runtime.launch import Plan, Planner, RunAsPolicy, Tools, User
 from meshcron.runtime.output import OutputFile
 from meshcron.runtime.process_spawner import Outcome, Spawned, Spawner
@@ -77,6 +79,20 @@ def test_many_starts_are_told_as_the_kernel_has_them(tmp_path: Path) -> None:
         os.killpg(outcome.pid, signal.SIGKILL)
         os.waitpid(outcome.pid, 0)
         os.close(outcome.pidfd)
+
+
+def test_a_start_that_cannot_be_asked_for_is_taken_from_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for /proc: the moment before the fork does. From 0 on every timeout would have passed."""
+    monkeypatch.setattr(process_spawner, "_TICK_NS", 1)
+    monkeypatch.setattr(process_spawner, "process_stat", lambda _pid: None)
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    (outcome,) = asyncio.run(outcomes(tmp_path, "true", ["a"])).values()
+    assert isinstance(outcome, Spawned)
+    os.waitpid(outcome.pid, 0)
+    os.close(outcome.pidfd)
+    assert before <= outcome.start <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def test_a_trampoline_has_its_words_its_environment_and_default_signals(tmp_path: Path) -> None:
