@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from meshcron.errors import StartRefused
 from meshcron.messages import GateMessage, Hello
-from meshcron.net.address import resolve
+from meshcron.net.address import is_address, resolve
 from meshcron.net.codec import KNOCKS, Header, Malformed, decode, encode
 from meshcron.net.complaints import Complaints
 from meshcron.net.curve import LAN, Patience, harden
@@ -35,6 +35,8 @@ no descriptors left to start a job."""
 SHUT_SECONDS = 1.0
 
 ANOTHER_KEY = "the gate at {}:{} does not accept this key: another cluster's?"
+
+NO_ADDRESS = "no address is found for this name: correct --join, or what this machine knows of it (DNS, /etc/hosts)"
 
 WATCHED = HANDSHAKE_FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -123,11 +125,14 @@ class Gate:
         it does not know our key (`counters.another_key`)."""
         if not self._gate_key:
             return None
-        knock = Knock(self._context, self._client, self._gate_key, self._patience)
+        knock, address = Knock(self._context, self._client, self._gate_key, self._patience), ""
         try:
             async with asyncio.timeout(self._patience.handshake_ms / 1000):
-                return await knock.ask(await resolve(host), port, hello)
-        except (OSError, UnicodeError, zmq.ZMQError):  # TimeoutError is an OSError, a host's bad name a UnicodeError
+                address = await resolve(host)
+                return await knock.ask(address, port, hello)
+        except (OSError, UnicodeError, zmq.ZMQError) as why:  # TimeoutError is an OSError, a bad name a UnicodeError
+            if not address and not is_address(host):
+                self._complaints.say(NO_ADDRESS, host, str(why))
             return None
         finally:
             self.counters.malformed += knock.malformed

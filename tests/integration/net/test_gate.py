@@ -185,6 +185,19 @@ async def test_a_host_name_is_looked_up() -> None:
         assert await client.knock("localhost", server.port, hello()) == welcome(hello())
 
 
+async def test_a_name_without_an_address_is_said_once_in_words() -> None:
+    """Mistyped in `--join`, however often it is tried; a host that only does not answer is none of that."""
+    async with gate() as client:
+        with capture_logs() as lines:
+            for _ in range(3):
+                assert await client.knock("nowhere..invalid", 7, hello()) is None
+            assert await client.knock(HOST, 7, hello()) is None
+    assert [(line["event"], line["sender"], "why" in line) for line in lines] == [
+        (module.NO_ADDRESS, "nowhere..invalid", True)
+    ]
+    assert "--join" in module.NO_ADDRESS
+
+
 async def test_what_is_no_hello_is_dropped() -> None:
     """From one who holds the key: counted, said once, and the gate goes on."""
     async with gate() as server, gate() as client:
