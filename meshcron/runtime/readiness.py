@@ -27,6 +27,9 @@ ANNOUNCE_SECONDS = 1.0
 READY_LOOK_SECONDS = 0.002
 """Between two looks whether it is."""
 
+WAITING_LOOK_SECONDS = 0.1
+"""The same once it is announced: others may be away for days."""
+
 
 class Readiness:
     """One agent's way there."""
@@ -59,7 +62,7 @@ class Readiness:
                     asked = True
             if waited > READY_SECONDS and agent.stands_alone:
                 raise StartRefused(f"{self._folder}: its disk did not answer within {READY_SECONDS:g} s; look at it")
-            await asyncio.sleep(READY_LOOK_SECONDS)
+            await asyncio.sleep(WAITING_LOOK_SECONDS if announced else READY_LOOK_SECONDS)
         if finish.failure:
             raise StartRefused(finish.failure)
 

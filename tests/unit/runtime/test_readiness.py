@@ -18,7 +18,7 @@ from meshcron.model import Token
 from meshcron.runtime import readiness
 from meshcron.runtime.credentials import ADMIN_FILE, admin_token, local_token
 from meshcron.runtime.finish import Finish
-from meshcron.runtime.readiness import Readiness
+from meshcron.runtime.readiness import READY_LOOK_SECONDS, WAITING_LOOK_SECONDS, Readiness
 from meshcron.runtime.standing import Standing
 from tests.unit.core.disk import NODE
 from tests.unit.core.lab import Lab
@@ -77,13 +77,26 @@ def stuck(*, alone: bool) -> SimpleNamespace:
     return SimpleNamespace(stands_alone=alone, leading=False, holds_log=False, state=Lab().start().agent.state)
 
 
-def test_a_member_that_waits_for_others_can_be_asked_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is announced before it is ready, and not again then; no patience runs out."""
-    monkeypatch.setattr(readiness, "ANNOUNCE_SECONDS", 0.0)
+@pytest.mark.parametrize(
+    ("patience", "announced", "pause"), [(0.0, ["here"], WAITING_LOOK_SECONDS), (1e6, [], READY_LOOK_SECONDS)]
+)
+def test_a_member_that_waits_for_others_can_be_asked_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, announced: list[str], pause: float
+) -> None:
+    """It is announced before it is ready, and not again then; no patience runs out. One for whom all goes well is ready
+    at once; who waits for long costs little."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(readiness, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(readiness, "ANNOUNCE_SECONDS", patience)
     monkeypatch.setattr(readiness, "READY_SECONDS", 0.0)
     looks = iter([*["no leader"] * 5, None])
-    assert wait(tmp_path, stuck(alone=False), print, lambda: next(looks), local_token(tmp_path, NODE, 7)) == ["here"]
+    assert wait(tmp_path, stuck(alone=False), print, lambda: next(looks), local_token(tmp_path, NODE, 7)) == announced
     assert next(looks, "no more") == "no more"
+    assert pauses == [pause] * 5
 
 
 def test_a_disk_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
