@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from meshcron.api.auth import Caller, Need
 from meshcron.api.bodies import JsonObject, parse_object, printable
+from meshcron.api.inside import Inside
 from meshcron.api.query import Query
 from meshcron.api.views import Shown, encode
 from meshcron.errors import Forbidden, InvalidRequest, MeshcronError, NoLeader, OutcomeUnknown
@@ -151,6 +153,18 @@ class Handler(RequestHandler):
         """Only what is our own fault is worth a log line with a stack."""
         if not isinstance(value, MeshcronError | HTTPError | StreamClosedError):
             log.error("unexpected error at %s %s", self.request.method, printable(self.request.path), exc_info=value)
+
+    def send_error(self, status_code: int = 500, **kwargs: object) -> None:
+        """An answer that has begun breaks off with its connection: Tornado would give it a proper end, and half an
+        output or list would look whole."""
+        if not self._headers_written:
+            super().send_error(status_code, **kwargs)
+            return
+        self._finished = True
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection | Inside)  # ours: as in app.py
+        connection.close()
+        self._log()
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
         """Every error in the one JSON shape."""

@@ -45,7 +45,8 @@ class Origin(Struct, frozen=True):
 
 
 class Inside(HTTPConnection):
-    """A connection in memory. `told` is done once the answer is whole: None where it has more than `most` bytes."""
+    """A connection in memory. `told` is done once the answer is whole: None where it has more than `most` bytes, or
+    broke off."""
 
     def __init__(self, most: int) -> None:
         self.context = Origin()
@@ -94,7 +95,8 @@ class Inside(HTTPConnection):
             self.told.set_result(Told(self._status, dict(self._headers.get_all()), bytes(self._body)))
 
     def close(self) -> None:
-        """Nobody wants to know any more: whoever still works on the answer is told, and what he writes is dropped."""
+        """Nobody wants to know any more, or the answer breaks off: whoever still works on it is told, and what he
+        writes is dropped."""
         self._closed = True
         self._body.clear()
         if not self.told.done():
@@ -108,8 +110,8 @@ async def ask_inside(
     api: Api, method: str, uri: str, headers: Mapping[str, str], body: bytes, *, most: int
 ) -> Told | None:
     """What the API answers to a request. Nothing of it is trusted: it is checked like one that came over a socket.
-    None where the answer has more than `most` bytes. The handler of a cancelled request hears that the asker is gone.
-    """
+    None where the answer has more than `most` bytes, or broke off. The handler of a cancelled request hears that the
+    asker is gone."""
     connection = Inside(most)
     try:
         start_line = parse_request_start_line(f"{method} {uri} HTTP/1.1")

@@ -45,7 +45,8 @@ ReadOutput = Callable[[str, int, int], OutputChunk]
 """(execution id, offset, most bytes) -> a piece of output that lies on this machine."""
 
 OwnApi = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Told | None]]
-"""(method, uri, headers, body) -> what this agent's API answers to that request; None = more than fits into a call."""
+"""(method, uri, headers, body) -> what this agent's API answers to that request; None = it breaks off, or is more
+than fits into a call."""
 
 
 log = structlog.get_logger("meshcron")
@@ -184,7 +185,7 @@ class Answering:
         except TimeoutError:
             return self._without_answer(call, f"did not answer within {REQUEST_SECONDS:g} s")
         if told is None:
-            return self._without_answer(call, "answered more than fits into a call")
+            return self._without_answer(call, "broke off its answer, or has more than fits into a call")
         own = {name: value for name, value in told.headers.items() if name.lower() not in HOP_HEADERS}
         return Answered(told.status, own, told.body, self._agent.state.applied[0])
 

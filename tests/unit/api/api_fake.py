@@ -56,6 +56,8 @@ class FakeCluster:
         self.rows: list[Execution] = []
         self.token_rows: dict[str, Token] = {}
         self.outputs: dict[str, bytes] = {}
+        self.unread: BaseException | None = None
+        """Raised by the next looks at an output."""
         self.ended: set[str] = set()
         self.commands: list[tuple[Command, str]] = []
         self.leader: str = "agent1"
@@ -363,6 +365,8 @@ class FakeCluster:
     # ---- Output ----
 
     def read_output(self, execution_id: str, offset: int, most: int) -> OutputChunk:
+        if self.unread is not None:
+            raise self.unread
         whole = self.outputs.get(execution_id, b"")
         data = whole[offset : offset + most]
         row = next((row for row in self.rows if row.id == execution_id), None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from http.client import IncompleteRead
+
 import pytest
 
 from meshcron.api.handler import LIST_SLICE
 from meshcron.commands import StopRun
-from meshcron.model import SECOND_US, Status
+from meshcron.model import SECOND_US, Execution, Status
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import NOW_US, FakeCluster
 
@@ -79,6 +81,25 @@ def test_long_history(admin: Client, cluster: FakeCluster) -> None:
         cluster.add_execution("a")
     answer = admin("GET", "/v1/executions/a?_sort=status")
     assert (answer.status, answer.error["field"]) == (400, "_sort")
+
+
+def test_a_list_that_breaks_in_the_middle_looks_broken(
+    admin: Client, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is deleted while its history is sent: half a list has no proper end."""
+    cluster.add_job("a")
+    for _ in range(2 * LIST_SLICE + 1):
+        cluster.add_execution("a")
+    read = cluster.executions
+
+    def read_and_delete(uid: int, *, newest_first: bool, offset: int, limit: int) -> list[Execution]:
+        if offset:
+            del cluster.views["a"]
+        return read(uid, newest_first=newest_first, offset=offset, limit=limit)
+
+    monkeypatch.setattr(cluster, "executions", read_and_delete)
+    with pytest.raises(IncompleteRead):
+        admin("GET", "/v1/executions/a")
 
 
 def test_output_size_limit(admin: Client, cluster: FakeCluster) -> None:

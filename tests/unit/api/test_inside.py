@@ -191,6 +191,21 @@ def test_an_answer_that_is_too_large_is_none(both: Both, cluster: FakeCluster) -
     assert told.body == b"x" * 200_000
 
 
+def test_an_answer_that_breaks_off_is_none(both: Both, cluster: FakeCluster) -> None:
+    """Not half of it: whoever passed the request on says that there was no answer, and is asked again."""
+    cluster.add_job("there")
+    running = cluster.add_execution("there", Status.RUNNING)
+    cluster.outputs[running.id] = b"begun"
+
+    async def broken() -> Told | None:
+        asked = asyncio.ensure_future(ask_inside(both.api, "GET", f"{OUTPUT}?follow=true", ADMIN, b"", most=MOST))
+        await asyncio.sleep(0.01)
+        cluster.unread = NoLeader("the agent that ran it cannot show its output at the moment; try again")
+        return await asked
+
+    assert both.run(broken()) is None
+
+
 def test_a_handler_hears_that_the_asker_is_gone(both: Both, cluster: FakeCluster) -> None:
     """Somebody follows an output that has no end: once the call is given up, nobody looks at it any more."""
     cluster.add_job("there")

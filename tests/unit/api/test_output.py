@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from meshcron.api.output import CHUNK_BYTES
+from meshcron.errors import NoLeader
 from meshcron.model import Execution, Status
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import FakeCluster
@@ -89,6 +90,20 @@ def test_follow(admin: Client, cluster: FakeCluster, running: Execution) -> None
     cluster.outputs[running.id] += b"three\n"
     cluster.end(running.id)
     assert response.read() == b"three\n"
+
+
+def test_one_that_breaks_in_the_middle_looks_broken(
+    admin: Client, cluster: FakeCluster, running: Execution, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The agent that runs it is restarted: no proper end, or who follows would take what there is for all. Nobody's
+    fault, so there is no line of the log."""
+    response = stream(admin, path(running, "?follow=true"))
+    assert response.read1() == b"one\n"
+    cluster.unread = NoLeader("the agent that ran it cannot show its output at the moment; try again")
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert caplog.messages == []
+    assert admin("GET", path(running)).error["code"] == "no_leader"
 
 
 def test_follow_from_the_start(admin: Client, cluster: FakeCluster, running: Execution) -> None:
