@@ -6,7 +6,7 @@ import time
 
 import click
 
-from meshcron.cli.client import Client, url_path
+from meshcron.cli.client import PASSING_CODES, Client, url_path
 from meshcron.cli.executions import OPEN, Execution
 from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, NOT_FOUND, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
 from meshcron.cli.jobs import Job, with_nearest
@@ -112,16 +112,21 @@ class _Printer:
         self._said: set[str] = set()
 
     def catch_up(self, execution: Execution, *, alone: bool) -> None:
-        """Print what is new of one execution; the agent's name before each line where there are several."""
+        """Print what is new of one execution; the agent's name before each line where there are several. An agent that
+        does not show its output holds up neither the others' nor the end of the run."""
         name = execution["id"]
         if name in self._said:
             return
-        started = read(execution["started_at"]) is not None
-        content = b""
-        if started:
-            content = b"".join(self._client.output(self._job, name, self._offsets.get(name, 0)))
-            self._offsets[name] = self._offsets.get(name, 0) + len(content)
         ended = execution["status"] not in OPEN
+        content, missing = b"", False
+        if read(execution["started_at"]) is not None:
+            try:
+                content = b"".join(self._client.output(self._job, name, self._offsets.get(name, 0)))
+            except Refusal as refusal:
+                if refusal.code not in PASSING_CODES:
+                    raise
+                missing = True
+            self._offsets[name] = self._offsets.get(name, 0) + len(content)
         if self._screen.as_json:
             pass
         elif alone:
@@ -130,6 +135,9 @@ class _Printer:
             self._write_lines(execution, content, ended=ended)
         if ended:
             self._said.add(name)
+            if missing:
+                later = f"meshcron output {self._job} {name} may show it later"
+                self._screen.aside(f"{execution['node_name']}: the rest of the output is not to be had; {later}")
             self._say_ending(execution)
 
     def _write_lines(self, execution: Execution, content: bytes, *, ended: bool) -> None:

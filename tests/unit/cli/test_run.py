@@ -196,6 +196,27 @@ def test_wait_outlives_what_passes(cli: Any, agent: Any, monkeypatch: pytest.Mon
     assert (result.exit_code, result.stdout) == (0, "first\nlast\n")
 
 
+def test_an_agent_that_dies_holds_up_nobody(cli: Any, agent: Any) -> None:
+    """Its output is not to be had, for longer than a restart takes: that of the other agent comes meanwhile, and once
+    its execution counts as lost the run ends with that."""
+    both = [execution(status="running"), execution("1-two", node_name="two", status="running")]
+    script(
+        agent,
+        lambda: (agent.executions.extend(both), agent.outputs.update({"1-one": b"a\n"})),
+        lambda: agent.will_answer("GET", "/v1/executions/hello/1-one/output", *[refused(503, "no_leader")] * 3),
+        lambda: agent.outputs.update({"1-two": b"b\n"}),
+        lambda: (
+            agent.executions[0].update(status="lost", exit_code=None),
+            agent.executions[1].update(status="success"),
+        ),
+    )
+    result = cli("run", "hello", "--wait")
+    assert (result.exit_code, result.stdout) == (1, "one: a\ntwo: b\n")
+    said = "one: the rest of the output is not to be had; meshcron output hello 1-one may show it later\n"
+    assert result.stderr == said + "one: lost, attempt 1\n"
+    assert [each.path for each in agent.requests].count("/v1/runs/run-1") == 4
+
+
 def test_wait_gives_up_and_says_that_the_job_runs_on(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers for too long: code 4, and how to go on watching."""
     monkeypatch.setattr(client, "RESTART_SECONDS", 0.0)
