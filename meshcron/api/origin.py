@@ -1,14 +1,17 @@
 """Where a request comes from: a program, a page of ours, or a foreign page in somebody's browser, which is refused.
 
 Three ways a web page can reach an agent on the LAN or on loopback, and what stops each: DNS rebinding (`Host` must be
-a name of ours), a form or fetch from its own origin (`Origin` and `Sec-Fetch-Site` must say so), a "simple" request
-without preflight (a body that carries no token must be of type application/json).
+a name of ours, or the address that the request was sent to), a form or fetch from its own origin (`Origin` and
+`Sec-Fetch-Site` must say so), a "simple" request without preflight (a body that carries no token must be of type
+application/json).
 """
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from meshcron.api.settings import ApiSettings
@@ -23,7 +26,8 @@ JSON_TYPE = "application/json"
 def check_origin(request: HTTPServerRequest, settings: ApiSettings) -> None:
     """Raises Forbidden for a request under a foreign name or from a foreign page."""
     hosts = settings.allowed_hosts
-    if request.host.lower() not in hosts and request.host_name.rstrip(".") not in hosts:
+    named = request.host.lower() in hosts or request.host_name.rstrip(".") in hosts
+    if not named and not _says_where_it_was_sent(request):
         raise Forbidden("Host is not a name or address of this agent; --advertise adds one")
     headers = request.headers
     origin = headers.get("Origin")
@@ -47,6 +51,24 @@ def check_media_type(headers: HTTPHeaders, *, auth_on: bool) -> None:
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != JSON_TYPE:
         raise Unsupported("Content-Type", f"a body without a token must be {JSON_TYPE}", f"Content-Type: {JSON_TYPE}")
+
+
+def _says_where_it_was_sent(request: HTTPServerRequest) -> bool:
+    """Whether `Host` is the address of this end of the connection, which nobody has to configure.
+
+    A rebound page was loaded under a name of its own, and its browser says that name, whatever it resolves to by now.
+    Our address a browser says for a page that was loaded from our address, or for one of another origin, also at
+    another port of ours, which `Origin` and `Sec-Fetch-Site` tell. What is left, as with an address that is configured:
+    a page kept open from another network, in which this address was another machine's.
+    """
+    connection = request.connection
+    if not isinstance(connection, HTTP1Connection) or connection.stream.socket is None:
+        return False
+    try:
+        said = ip_address(request.host_name.removeprefix("[").removesuffix("]"))
+        return said == ip_address(connection.stream.socket.getsockname()[0])
+    except (ValueError, OSError):
+        return False
 
 
 def _is_own(origin: str, request: HTTPServerRequest) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from meshcron.api.origin import check_media_type, check_origin
 from meshcron.api.settings import ApiSettings, allowed_hosts
 from meshcron.errors import Forbidden, Unsupported
+from tests.unit.api.api_client import Client
+from tests.unit.api.api_fake import SECRETS
 
 SETTINGS = ApiSettings(agent="agent1", allowed_hosts=allowed_hosts(["127.0.0.1", "agent1.lan", "::1"], 8080))
 HOST = "127.0.0.1:8080"
@@ -63,6 +67,29 @@ def test_foreign(headers: dict[str, str]) -> None:
     """Rebound names, foreign and absent origins, cross-site fetches."""
     with pytest.raises(Forbidden):
         check_origin(request(**headers), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1"}, 200),
+        ({"Host": "127.0.0.2"}, 403),
+        ({"Host": "[::1]"}, 403),
+        ({"Host": "0.0.0.0"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_the_address_that_a_request_was_sent_to(
+    start: Callable[[ApiSettings], int], headers: dict[str, str], status: int
+) -> None:
+    """Nobody has to configure it, as with `--http 0.0.0.0:8080`; any other address is foreign, and so is a page of
+    another origin."""
+    settings = ApiSettings(agent="agent1", allowed_hosts=allowed_hosts(["agent1.lan"]))
+    assert Client(start(settings), SECRETS["admin"])("GET", "/v1/jobs", headers=headers).status == status
 
 
 def test_links_may_be_followed() -> None:
