@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 import click
 
-from meshcron.cli.client import Client, url_path
+from meshcron.cli.client import Answer, Client, url_path
 from meshcron.cli.failures import NOT_FOUND, Failure, Refusal, nearest
 from meshcron.cli.options import NAME, filled, job_names, pair, prints, talks
 from meshcron.cli.screen import NOTHING, Screen, pairs
@@ -15,6 +16,9 @@ from meshcron.cli.times import NEVER, read
 
 Job = dict[str, Any]
 """A job as the API answers it."""
+
+SWITCH_TRIES = 5
+"""So often a job is read and toggled while somebody else changes it."""
 
 EVERY_AGENT = "every agent"
 """What no tags mean (API.md, Jobs)."""
@@ -129,11 +133,15 @@ def _says_nothing(value: object) -> bool:
 
 def get_job(client: Client, name: str) -> Job:
     """One job. Raises Failure with the nearest name where there is none."""
+    job: Job = _read_job(client, name).value
+    return job
+
+
+def _read_job(client: Client, name: str) -> Answer:
     try:
-        job: Job = client.get(url_path("jobs", name))
+        return client.call("GET", url_path("jobs", name))
     except Refusal as refusal:
         raise with_nearest(client, name, refusal) from None
-    return job
 
 
 def with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:
@@ -208,17 +216,32 @@ def disable(client: Client, screen: Screen, name: str) -> None:
 
 def _switch(client: Client, screen: Screen, name: str, disabled: bool | None) -> None:
     """Toggle a job until it is as wanted: an operator may toggle, only an editor may write the field itself."""
-    job, still_open = get_job(client, name), ""
-    wanted = not job["disabled"] if disabled is None else disabled
-    if job["disabled"] is not wanted:
-        answer = client.call("POST", url_path("jobs", name, "toggle"))
-        job, still_open = answer.value, answer.headers.get("X-Meshcron-Open", "")
+    job, still_open = _switched(client, name, disabled)
     if screen.as_json:
         screen.data(job)
     elif job["disabled"]:
         screen.line(f'"{name}" is disabled' + _still_open(still_open))
     else:
         screen.line(f'"{name}" is enabled, next {screen.when(job["next"])}')
+
+
+def _switched(client: Client, name: str, disabled: bool | None) -> tuple[Job, str]:
+    """The job as it then is, and what still runs. Toggled at the revision that was read: of two who disable a job at
+    the same time, the second would enable it again."""
+    tries_left = SWITCH_TRIES
+    while True:
+        read_job = _read_job(client, name)
+        if read_job.value["disabled"] is disabled:
+            return read_job.value, ""
+        tries_left -= 1
+        revision = {"If-Match": read_job.headers["ETag"]}
+        try:
+            answer = client.call("POST", url_path("jobs", name, "toggle"), headers=revision)
+        except Refusal as refusal:
+            if refusal.status != HTTPStatus.PRECONDITION_FAILED or not tries_left:
+                raise
+        else:
+            return answer.value, answer.headers.get("X-Meshcron-Open", "")
 
 
 def _still_open(header: str) -> str:

@@ -114,6 +114,8 @@ class FakeAgent:
     url: str = ""
     token: str = TOKEN
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+    """How often a job was toggled."""
     executions: list[dict[str, Any]] = field(default_factory=list)
     outputs: dict[str, bytes] = field(default_factory=dict)
     members: list[dict[str, Any]] = field(default_factory=lambda: [make_member("one", leader=True)])
@@ -128,6 +130,15 @@ class FakeAgent:
     """Answers to give first, in turn, by method and path."""
     on_look: Callable[[FakeAgent], None] = lambda _: None
     """Called before a run is looked at: lets the story go on between two looks."""
+    on_read: Callable[[FakeAgent], None] = lambda _: None
+    """Called after a job was read: somebody else changes it then."""
+
+    def toggle(self, name: str) -> None:
+        self.jobs[name]["disabled"] = not self.jobs[name]["disabled"]
+        self.revisions[name] = self.revisions.get(name, 0) + 1
+
+    def _etag(self, name: str) -> str:
+        return f'"{self.revisions.get(name, 0)}"'
 
     def will_answer(self, method: str, path: str, *replies: Reply) -> None:
         self.scripted[method, path] = list(replies)
@@ -208,11 +219,15 @@ class FakeAgent:
             return refused(404, "unknown_job", f"no job named {name!r}")
         match (request.method, *rest[1:]):
             case ("GET",):
-                return Reply(200, self.jobs[name])
+                answer = Reply(200, dict(self.jobs[name]), {"ETag": self._etag(name)})
+                self.on_read(self)
+                return answer
             case ("DELETE",):
                 return Reply(200, self.jobs.pop(name))
             case ("POST", "toggle"):
-                self.jobs[name]["disabled"] = not self.jobs[name]["disabled"]
+                if request.headers.get("If-Match") not in (None, self._etag(name)):
+                    return refused(412, "precondition_failed", "the job is at another revision")
+                self.toggle(name)
                 return Reply(200, self.jobs[name])
             case ("POST", "run"):
                 return Reply(200, self.jobs[name], {"X-Meshcron-Run": "run-1"})

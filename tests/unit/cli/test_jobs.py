@@ -168,3 +168,27 @@ def test_enable_and_disable_are_idempotent(cli: Any, agent: Any) -> None:
     assert cli("enable", "a").stdout == '"a" is enabled, next -\n'
     assert cli("toggle", "a").stdout == '"a" is disabled\n'
     assert [each.path for each in agent.requests if each.method == "POST"] == ["/v1/jobs/a/toggle"] * 3
+
+
+def test_two_disable_a_job_at_the_same_time(cli: Any, agent: Any) -> None:
+    """Both have read that it is enabled: the second reads again instead of enabling it."""
+    with_jobs(agent, "a")
+
+    def other(_: Any) -> None:
+        agent.on_read = lambda _: None
+        agent.toggle("a")
+
+    agent.on_read = other
+    assert cli("disable", "a").stdout == '"a" is disabled\n'
+    assert agent.jobs["a"]["disabled"] is True
+    agent.on_read = other
+    assert cli("toggle", "a").stdout == '"a" is disabled\n'
+
+
+def test_a_job_that_is_changed_all_the_time_is_given_up(cli: Any, agent: Any) -> None:
+    """With the agent's own word, after a few tries."""
+    with_jobs(agent, "a", disabled=True)
+    agent.on_read = lambda _: (agent.toggle("a"), agent.toggle("a"))
+    result = cli("enable", "a")
+    assert (result.exit_code, result.stderr) == (2, "meshcron: the job is at another revision\n")
+    assert len(agent.requests) == 10
