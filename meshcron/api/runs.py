@@ -30,9 +30,11 @@ OVER = "X-Meshcron-Over"
 """On a run: whether nothing more of it will come, and all of it is shown."""
 
 INTERPRETED = re.compile(
-    r"LD_|DYLD_|BASH_|PYTHON|PERL|RUBY|NODE_|JAVA_|JDK_|GIT_|PATH$|IFS$|ENV$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
+    r"LD_|DYLD_|GCONV_|BASH_|PYTHON|PERL|RUBY|NODE_|_?JAVA_|JDK_|CLASSPATH$|LUA_|PHP|TCL|GIT_|OPENSSL_|XDG_|HOME$"
+    r"|PATH$|IFS$|ENV$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
 )
-"""Variables that make a shell, loader or interpreter run other code: to set them is to edit the command."""
+"""Variables that make a shell, loader or interpreter run other code, by themselves or by the files that it then reads:
+to set them is to edit the command."""
 
 
 class StartRun(Handler):

@@ -50,7 +50,22 @@ def test_bad_parameters(admin: Client, cluster: FakeCluster, body: object, field
     assert not cluster.commands
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD", "PATH", "BASH_ENV", "PYTHONPATH", "GIT_SSH_COMMAND", "SHELLOPTS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "PATH", "BASH_ENV", "PYTHONPATH", "GIT_SSH_COMMAND", "SHELLOPTS", "HOME", "XDG_CONFIG_HOME"),
+        *(
+            "LUA_INIT",
+            "CLASSPATH",
+            "_JAVA_OPTIONS",
+            "GCONV_PATH",
+            "PHPRC",
+            "PHP_INI_SCAN_DIR",
+            "OPENSSL_CONF",
+            "TCLLIBPATH",
+        ),
+    ],
+)
 def test_operator_stays_an_operator(admin: Client, cluster: FakeCluster, name: str) -> None:
     """Variables that change which code runs are for editors, who could edit the command anyway."""
     cluster.add_job("a")
