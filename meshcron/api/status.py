@@ -13,6 +13,7 @@ class StatusPage(Handler):
     """`GET /v1/`: this agent and its place in the cluster."""
 
     NEEDS: ClassVar = {"GET": "local"}
+    LOCAL: ClassVar = True
 
     def get(self) -> None:
         service = self.context.service

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from meshcron.cli.client import Client, url_path
+from meshcron.cli.client import PASSING_CODES, Client, url_path
 from meshcron.cli.failures import NO_AGENT, NOT_FOUND, Failure, Refusal, nearest
 from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen, pairs
@@ -31,9 +31,14 @@ def status(ctx: click.Context, client: Client, screen: Screen) -> None:
 
     The exit code is 4 where the agent cannot take a write.
     """
-    page = client.get(url_path(""))
-    members: list[Member] = client.get(url_path("members"))
     reason = why_not_ready(client)
+    try:
+        page = client.get(url_path(""), patient=not reason)
+        members: list[Member] = client.get(url_path("members"), patient=not reason)
+    except Refusal as refusal:
+        if not reason or refusal.code not in PASSING_CODES:
+            raise
+        raise Failure(f"not ready: {reason}", NO_AGENT) from None  # without the log it knows no token
     if screen.as_json:
         screen.data({**page, "ready": not reason, "reason": reason})
     else:
@@ -51,7 +56,7 @@ def _show(client: Client, screen: Screen, page: dict[str, Any], members: list[Me
             ("leader", mesh.get("leader") or "nobody"),
             ("term", mesh.get("term")),
             ("members", _census(members)),
-            ("jobs", mesh.get("jobs")),
+            ("jobs", mesh.get("jobs") if mesh.get("applied_index") else ""),  # 0: this agent does not hold the log
             ("running", sum(int(member.get("running", 0)) for member in members) or "nothing"),
             ("tags", pairs(page.get("tags"))),
             ("cluster", mesh.get("cluster")),

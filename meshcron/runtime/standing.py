@@ -65,21 +65,23 @@ class Standing:
         """This agent and its place in the cluster."""
         agent, facts = self._agent, self._facts
         names = {one.node_id: one.name for one in agent.roster()}
+        beat = agent.membership.beat_of(agent.leader)
+        state = agent.state if agent.holds_log else None  # what is left of it elsewhere is old
         return AgentView(
             name=facts.name,
             version=__version__,
             tags=agent.tags,
             cluster=agent.cluster,
             fingerprint=facts.fingerprint,
-            term=agent.ledger.term,
+            term=max(agent.ledger.term, beat.fence.term if beat else 0),
             generation=generation_number(agent.generation),
             protocol=agent.protocol,
             leader=names.get(agent.leader, ""),
             commit_index=agent.ledger.commit_index,
-            applied_index=agent.state.applied[0],
-            jobs=len(agent.state.jobs),
-            open_executions=len(agent.state.open),
-            paused=agent.state.paused,
+            applied_index=state.applied[0] if state else 0,
+            jobs=len(state.jobs) if state else 0,
+            open_executions=len(state.open) if state else 0,
+            paused=bool(state and state.paused),
             encrypted=True,
             started_wall_us=facts.started_wall_us,
             warnings=facts.warnings,

@@ -80,7 +80,7 @@ def port(loop: asyncio.AbstractEventLoop, cluster: FakeCluster, leader: Leader) 
     asyncio.run_coroutine_threadsafe(close(), loop).result(10)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/isleader"])
+@pytest.mark.parametrize("path", ["/v1/", "/metrics", "/v1/isleader"])
 def test_what_one_agent_tells_of_itself(path: str, port: int, leader: Leader) -> None:
     """It answers for itself once the leader knows the token, and gives back the leader's refusal."""
     assert Client(port, SECRETS["local"])("GET", path).status == 200

@@ -25,6 +25,7 @@ def member(name: str, **more: Any) -> dict[str, Any]:
 def test_status_in_words(cli: Any, agent: Any) -> None:
     """Who, where, how many, and whether it can take a write."""
     agent.mesh = {"leader": "one", "term": 4, "jobs": 7, "cluster": "c1", "fingerprint": "ab", "encrypted": True}
+    agent.mesh["applied_index"] = 9
     agent.members = [member("one", leader=True, running=2), member("two", Status=4), member("three", voter=False)]
     result = cli("status")
     assert result.exit_code == 0
@@ -41,6 +42,8 @@ def test_status_in_words(cli: Any, agent: Any) -> None:
         "cluster": "c1",
         "fingerprint": "ab",
     }
+    agent.mesh |= {"jobs": 0, "applied_index": 0}
+    assert "jobs" not in cli("status").stdout  # an agent without the log does not know
 
 
 def test_status_without_a_leader(cli: Any, agent: Any) -> None:
@@ -58,6 +61,17 @@ def test_status_without_a_leader(cli: Any, agent: Any) -> None:
     result = cli("status", "--json")
     page = json.loads(result.stdout)
     assert (result.exit_code, page["ready"], page["reason"]) == (4, False, "no quorum: 1 of 3 voters")
+
+
+def test_status_without_the_log_and_without_a_leader(cli: Any, agent: Any) -> None:
+    """Nobody can judge the token: at once, with why there is no leader."""
+    for path, message in (("/ready", "no majority of the voters: two not heard for 9 s"), ("/v1/", "no leader")):
+        error = {"code": "no_leader", "message": message, "hint": ""}
+        reply = type("R", (), {"status": 503, "value": {"error": error}, "headers": {}})()
+        agent.will_answer("GET", path, reply)
+    result = cli("status")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr == "meshcron: not ready: no majority of the voters: two not heard for 9 s\n"
 
 
 def test_status_json_adds_readiness(cli: Any, agent: Any) -> None:

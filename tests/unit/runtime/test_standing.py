@@ -8,6 +8,7 @@ import pytest
 
 from meshcron import __version__, commands
 from meshcron.core import events
+from meshcron.core.agent import Agent
 from meshcron.errors import InvalidSchedule
 from meshcron.messages import Admit, Endpoint, Fence, Heartbeat, Profile, Stop
 from meshcron.model import SECOND_US, Job
@@ -59,6 +60,20 @@ def test_the_view_follows_the_state() -> None:
     assert (here.agent_view().paused, here.agent_view().jobs) == (True, 1)
 
 
+def test_an_agent_without_the_log_tells_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have held it once: what is left of that is old. The term is the leader's own word."""
+    lab = Lab().start()
+    lab.put(schedule="@manually")
+    lab.run()
+    beat = heartbeat(lab, Fence(1, 7))
+    lab.hear(Admit(beat.profile))
+    monkeypatch.setattr(Agent, "holds_log", False)
+    monkeypatch.setattr(Agent, "leader", beat.profile.node_id)
+    lab.give(events.MessageReceived(beat.profile.node_id, beat))
+    view = standing(lab).agent_view()
+    assert (view.jobs, view.open_executions, view.applied_index, view.term) == (0, 0, 0, 7)
+
+
 def test_without_a_leader_it_says_so() -> None:
     """In words that an operator can use; it is still asked what it is."""
     here = standing(mute())
@@ -80,9 +95,8 @@ def test_members_tell_where_they_are_and_what_they_do() -> None:
     assert (member.tags, member.facts, member.version) == ({"role": "web"}, {"meshcron.os": "linux"}, __version__)
 
 
-def test_another_member_is_shown_as_it_was_last_heard() -> None:
-    """Committed but never heard: failed. Then with its own tags, load and address, and how far its clock is ahead."""
-    lab = Lab().start()
+def heartbeat(lab: Lab, fence: Fence) -> Heartbeat:
+    """Of another agent, whose clock is ahead."""
     other = Profile(
         node_id="b" * 32,
         name="another",
@@ -93,13 +107,9 @@ def test_another_member_is_shown_as_it_was_last_heard() -> None:
         session=1,
         version="9.9",
     )
-    lab.hear(Admit(other))
-    (silent, own) = standing(lab).member_views()
-    assert (silent.name, silent.status, silent.tags, silent.running) == ("another", FAILED, {}, 0)
-    assert (own.name, own.status, own.leader) == ("one", ALIVE, True)
-    beat = Heartbeat(
+    return Heartbeat(
         profile=other,
-        fence=Fence(),
+        fence=fence,
         leader=NODE,
         cluster_us=0,
         wall_us=lab.now().wall_us + 1500,
@@ -107,7 +117,17 @@ def test_another_member_is_shown_as_it_was_last_heard() -> None:
         applied_index=0,
         roster_index=0,
     )
-    lab.give(events.MessageReceived(other.node_id, beat))
+
+
+def test_another_member_is_shown_as_it_was_last_heard() -> None:
+    """Committed but never heard: failed. Then with its own tags, load and address, and how far its clock is ahead."""
+    lab = Lab().start()
+    other = heartbeat(lab, Fence()).profile
+    lab.hear(Admit(other))
+    (silent, own) = standing(lab).member_views()
+    assert (silent.name, silent.status, silent.tags, silent.running) == ("another", FAILED, {}, 0)
+    assert (own.name, own.status, own.leader) == ("one", ALIVE, True)
+    lab.give(events.MessageReceived(other.node_id, heartbeat(lab, Fence())))
     heard = standing(lab).member_views()[0]
     assert (heard.status, heard.tags, heard.facts) == (ALIVE, other.tags, other.facts)
     assert (heard.running, heard.address, heard.port, heard.version) == (3, "192.0.2.2", 8947, "9.9")
