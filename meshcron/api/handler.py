@@ -34,7 +34,7 @@ LIST_SLICE = 200
 KEY_CHARS_MAX = 256
 """Characters of an Idempotency-Key; a UUID has 36."""
 
-PASSED_ON = ("Authorization", "Accept", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer")
+PASSED_ON = ("Authorization", "Accept", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "Prefer")
 """Headers of a request that mean something to the agent it is passed on to."""
 
 JUDGED_BY = "/v1/leader"

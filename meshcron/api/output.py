@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from meshcron.api import fields, views
 from meshcron.api.handler import Handler
+from meshcron.api.runs import OVER
 from meshcron.model import Execution
 from meshcron.service import OutputChunk
 
@@ -19,6 +20,9 @@ LOOK_SECONDS_MAX = 0.5
 
 COMMENT_SECONDS = 15.0
 """After so much silence an event stream gets a comment, or proxies take it for dead."""
+
+OFFSET = "X-Meshcron-Offset"
+"""On a piece of an output, with `X-Meshcron-Over`: where the next one begins."""
 
 TEXT_HEADER = "text/plain; charset=UTF-8"
 EVENTS_HEADER = "text/event-stream"
@@ -40,8 +44,13 @@ class Output(Handler):
         self.set_header("Content-Type", EVENTS_HEADER if as_events else TEXT_HEADER)
         if self.request.method == "HEAD":
             return
+        passed_on = bool(self.admission.via)  # by a call, which waits for the whole answer
         if as_events:
-            await self._send_events(name, found, first, follow=follow)
+            await self._send_events(name, found, first, follow=follow and not passed_on)
+        elif follow and passed_on:
+            self.set_header(OVER, "true" if first.ended else "false")
+            self.set_header(OFFSET, str(first.next_offset))
+            self.finish(first.data)
         else:
             await self._send_bytes(found, first, follow=follow)
 

@@ -27,7 +27,7 @@ DISK_SECONDS = 10.0
 """How long the answer about one run waits for the disk to show its end; a write takes milliseconds."""
 
 OVER = "X-Meshcron-Over"
-"""On a run: whether nothing more of it will come, and all of it is shown."""
+"""On a run, or a piece of an output: whether nothing more of it will come, and all of it is shown."""
 
 INTERPRETED = re.compile(
     r"LD_|DYLD_|GCONV_|BASH_|PYTHON|PERL|RUBY|NODE_|_?JAVA_|JDK_|CLASSPATH$|LUA_|PHP|TCL|GIT_|OPENSSL_|XDG_|HOME$"

@@ -29,10 +29,15 @@ RESTART_SECONDS = 30.0
 """How long a command that follows a run does without its agent: one is restarted within a few seconds."""
 
 RETRY_SECONDS = 0.2
-"""Pause between two tries while nobody leads, or no agent answers."""
+"""Pause between two tries while nobody leads, no agent answers, or nothing new was written."""
 
 PASSING_CODES = frozenset({"no_leader", "not_leader", "outcome_unknown"})
 """Refusals that pass by themselves. A repeated write carries the same Idempotency-Key, so that it happens once."""
+
+OVER = "X-Meshcron-Over"
+OFFSET = "X-Meshcron-Offset"
+"""Headers of a run, or of a piece of an output: whether nothing more will come, and where the next piece begins
+(API.md, Executions and runs)."""
 
 CHUNK_BYTES = 64 * 1024
 """Most of an output taken at once."""
@@ -122,18 +127,22 @@ class Client:
         path = url_path("executions", job, execution, "output")
         give_up = 0.0
         while True:
+            begun = offset
             try:
-                for chunk in self._chunks(path, {"offset": offset, "follow": "true"} if follow else {"offset": offset}):
+                response = self._opened(path, {"offset": offset, "follow": "true"} if follow else {"offset": offset})
+                for chunk in self._chunks(response):
                     yield chunk
                     offset, give_up = offset + len(chunk), 0.0
+                if response.headers.get(OVER) != "false":
+                    return
+                time.sleep(RETRY_SECONDS if offset == begun else 0.0)
+                offset, give_up = int(response.headers.get(OFFSET, offset)), 0.0
             except TimeoutError:
                 give_up = 0.0  # connected and quiet: the job has nothing to say
             except Failure as failure:
                 if not follow:
                     raise
                 give_up = self.outlast(failure, give_up)
-            else:
-                return
 
     def outlast(self, failure: Failure, give_up: float) -> float:
         """Wait until the agent may answer again after a failure that a restart or a change of the leader explains.
@@ -150,11 +159,15 @@ class Client:
                 return give_up
         raise failure
 
-    def _chunks(self, path: str, query: Query) -> Iterator[bytes]:
+    def _opened(self, path: str, query: Query) -> http.client.HTTPResponse:
         response = self._send("GET", _target(path, query), None, {"Accept": "text/plain, application/json"})
-        try:
-            if response.status != http.HTTPStatus.OK:
+        if response.status != http.HTTPStatus.OK:
+            with response:
                 self._answer(response, _read(response, self.endpoint))
+        return response
+
+    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        try:
             while chunk := response.read1(CHUNK_BYTES):
                 yield chunk
         except TimeoutError:

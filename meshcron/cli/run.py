@@ -6,7 +6,7 @@ import time
 
 import click
 
-from meshcron.cli.client import PASSING_CODES, Client, url_path
+from meshcron.cli.client import OVER, PASSING_CODES, Client, url_path
 from meshcron.cli.executions import OPEN, Execution
 from meshcron.cli.failures import INTERRUPTED, JOB_FAILED, NOT_FOUND, SIGNAL_BASE, TIMED_OUT, Failure, Refusal
 from meshcron.cli.jobs import Job, with_nearest
@@ -16,9 +16,6 @@ from meshcron.cli.times import read
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at a run: output appears at once for a person, and costs the agent ten reads a second."""
-
-OVER = "X-Meshcron-Over"
-"""Header of a run: whether nothing more of it will come (API.md, Executions and runs)."""
 
 REPEATED = frozenset({"failed", "timeout", "lost"})
 """Endings that another attempt may follow."""

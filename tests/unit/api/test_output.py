@@ -5,14 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from meshcron.api.output import CHUNK_BYTES
+from meshcron.api.settings import ApiSettings
 from meshcron.errors import NoLeader
 from meshcron.model import Execution, Status
+from meshcron.service import VIA_HEADER
 from tests.unit.api.api_client import Client
-from tests.unit.api.api_fake import FakeCluster
+from tests.unit.api.api_fake import SECRETS, FakeCluster
+from tests.unit.api.conftest import SETTINGS
 
 
 @pytest.fixture
@@ -90,6 +95,26 @@ def test_follow(admin: Client, cluster: FakeCluster, running: Execution) -> None
     cluster.outputs[running.id] += b"three\n"
     cluster.end(running.id)
     assert response.read() == b"three\n"
+
+
+def test_followed_by_way_of_an_agent_without_the_log(
+    start: Callable[[ApiSettings], int], cluster: FakeCluster, running: Execution
+) -> None:
+    """It passes on one whole answer: a piece of the output, and where and whether to go on."""
+    admin = Client(start(replace(SETTINGS, passing_secret="ours")), SECRETS["admin"])
+    passed_on = {VIA_HEADER: "ours node-2"}
+    first = admin("GET", path(running, "?follow=true"), headers=passed_on)
+    assert (first.body, first.headers["X-Meshcron-Over"], first.headers["X-Meshcron-Offset"]) == (
+        b"one\n",
+        "false",
+        "4",
+    )
+    assert [kind for kind, *_ in events(admin("GET", path(running, "?follow=true"), headers=passed_on | SSE).body)] == [
+        "output"
+    ]
+    cluster.end(running.id)
+    last = admin("GET", path(running, "?follow=true&offset=4"), headers=passed_on)
+    assert (last.body, last.headers["X-Meshcron-Over"], last.headers["X-Meshcron-Offset"]) == (b"", "true", "4")
 
 
 def test_one_that_breaks_in_the_middle_looks_broken(

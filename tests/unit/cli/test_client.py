@@ -219,6 +219,21 @@ def test_following_goes_on_at_the_agents_new_port(script: Any) -> None:
     assert len(old.asked) == 1
 
 
+def test_following_by_pieces(script: Any) -> None:
+    """An agent without the log answers one after the other, until nothing more will come; the offset of the next is the
+    agent's to say, for what is not kept is left out."""
+
+    def piece(content: bytes, over: str, offset: int) -> bytes:
+        said = b"X-Meshcron-Over: %s\r\nX-Meshcron-Offset: %d\r\n" % (over.encode(), offset)
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(content), said, content)
+
+    server = script(
+        piece(b"one\n", "false", 4), piece(b"", "false", 4), piece(b"[gap]", "false", 99), piece(b"z", "true", 100)
+    )
+    assert b"".join(Client(Endpoint(server.url, "t")).output("a", "7-x", follow=True)) == b"one\n[gap]z"
+    assert [line.split(b"offset=")[1].split(b"&")[0] for line in server.asked] == [b"0", b"4", b"4", b"99"]
+
+
 def test_an_output_that_is_not_followed_fails_at_once(script: Any) -> None:
     """Half an output is not passed off as the whole."""
     server = script(chunked(b"one\n", ended=False))
