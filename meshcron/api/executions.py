@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from meshcron.api import execution_list, fields, job_answers, views
 from meshcron.api.handler import LIST_SLICE, Handler
+from meshcron.api.output import piece
 from meshcron.api.query import Query
 from meshcron.commands import ClearHistory, StopRun
-from meshcron.errors import InvalidRequest, UnknownExecution
+from meshcron.errors import InvalidRequest, NoLeader, UnknownExecution
 from meshcron.model import OUTPUT_TAIL_BYTES, Execution, Status
 from meshcron.service import Service
+
+if TYPE_CHECKING:
+    from meshcron.api.context import Context
 
 HISTORY_DEFAULT = 100
 HISTORY_MAX = 1000
@@ -23,6 +27,9 @@ WAITING = "waiting"
 
 OUTPUT_SHOWN_MAX = 1024 * 1024
 """Output shown within an execution; the rest is read at `.../output`."""
+
+OUTPUT_SECONDS = 3.0
+"""How long another agent may take to show it: whoever passed the request on waits for 6 s in all (runtime/calls)."""
 
 
 class NewestFirst(Handler):
@@ -56,11 +63,10 @@ class OneExecution(Handler):
 
     NEEDS: ClassVar = {"GET": "viewer"}
 
-    def get(self, name: str, execution_id: str) -> None:
+    async def get(self, name: str, execution_id: str) -> None:
         """The execution with its whole output, up to OUTPUT_SHOWN_MAX."""
-        service = self.context.service
-        found = service.execution(fields.name(name, "name"), execution_id)
-        output = _whole_output(service, found)
+        found = self.context.service.execution(fields.name(name, "name"), execution_id)
+        output = await _whole_output(self.context, found)
         self.show(views.execution(found, name, output, self.query.whole("output_size_limit")))
 
 
@@ -142,14 +148,26 @@ async def _armed(service: Service, filters: dict[str, object], word: str, most: 
     return found[:most]
 
 
-def _whole_output(service: Service, found: Execution) -> str | None:
-    """All that an execution wrote, None where its record has it all or only its tail is left."""
+async def _whole_output(context: Context, found: Execution) -> str | None:
+    """All that an execution wrote, None where its record has it all or only its tail is to be had."""
     if not found.status.final or found.output_bytes <= OUTPUT_TAIL_BYTES:
         return None
     try:
-        chunk = service.output(found, 0, OUTPUT_SHOWN_MAX)
-    except UnknownExecution:
+        async with asyncio.timeout(OUTPUT_SECONDS):
+            content = await _read_whole(context, found)
+    except (UnknownExecution, NoLeader, TimeoutError):
         return None
-    if not chunk.ended or len(chunk.data) <= OUTPUT_TAIL_BYTES:
-        return None
-    return chunk.data.decode("utf-8", "replace")
+    return content.decode("utf-8", "replace") if len(content) > OUTPUT_TAIL_BYTES else None
+
+
+async def _read_whole(context: Context, found: Execution) -> bytes:
+    """An output from its beginning to its end, nothing where it is longer than OUTPUT_SHOWN_MAX."""
+    content, offset = b"", 0
+    while (left := OUTPUT_SHOWN_MAX - len(content)) > 0:
+        chunk = await piece(context, found, offset, left)
+        content, offset = content + chunk.data, chunk.next_offset
+        if chunk.ended:
+            return content
+        if not chunk.data:
+            break
+    return b""

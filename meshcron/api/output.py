@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import codecs
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from meshcron.api import fields, views
 from meshcron.api.handler import Handler
 from meshcron.api.runs import OVER
 from meshcron.model import Execution
 from meshcron.service import OutputChunk
+
+if TYPE_CHECKING:
+    from meshcron.api.context import Context
 
 CHUNK_BYTES = 64 * 1024
 """Output read and sent in one turn of the loop."""
@@ -26,6 +29,14 @@ OFFSET = "X-Meshcron-Offset"
 
 TEXT_HEADER = "text/plain; charset=UTF-8"
 EVENTS_HEADER = "text/event-stream"
+
+
+async def piece(context: Context, found: Execution, offset: int, most: int) -> OutputChunk:
+    """A piece of an output from the machine on which it lies. Raises NoLeader where that is not reached."""
+    elsewhere = context.elsewhere
+    if elsewhere is None or elsewhere.ran_here(found):
+        return context.service.output(found, offset, most)
+    return await elsewhere.output(found, offset, most)
 
 
 class Output(Handler):
@@ -55,10 +66,7 @@ class Output(Handler):
             await self._send_bytes(found, first, follow=follow)
 
     async def _piece(self, found: Execution, offset: int) -> OutputChunk:
-        elsewhere = self.context.elsewhere
-        if elsewhere is None or elsewhere.ran_here(found):
-            return self.context.service.output(found, offset, CHUNK_BYTES)
-        return await elsewhere.output(found, offset, CHUNK_BYTES)
+        return await piece(self.context, found, offset, CHUNK_BYTES)
 
     def _offset(self, as_events: bool) -> int:
         resumed = self.request.headers.get("Last-Event-ID", "")

@@ -12,6 +12,7 @@ import pytest
 from meshcron.api.app import make_app
 from meshcron.api.server import ApiServer, serve
 from meshcron.api.settings import ApiSettings, allowed_hosts
+from meshcron.service import Elsewhere
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import NODE_ID, SECRETS, FakeCluster
 
@@ -44,7 +45,8 @@ def settings() -> ApiSettings:
     return SETTINGS
 
 
-Serve = Callable[[ApiSettings], int]
+Serve = Callable[..., int]
+"""(settings, elsewhere=None) -> port."""
 
 
 @pytest.fixture
@@ -52,12 +54,13 @@ def start(loop: asyncio.AbstractEventLoop, cluster: FakeCluster) -> Iterator[Ser
     """Starts servers with given settings; answers their ports."""
     servers: list[ApiServer] = []
 
-    async def listen(settings: ApiSettings) -> int:
+    async def listen(settings: ApiSettings, elsewhere: Elsewhere | None = None) -> int:
         app = make_app(
             cluster.service(),
             settings,
             wall_clock_us=lambda: cluster.wall_us,
             monotonic=lambda: cluster.monotonic_seconds,
+            elsewhere=elsewhere,
         )
         servers.append(serve(app, "127.0.0.1", 0))
         return servers[-1].port
@@ -67,7 +70,7 @@ def start(loop: asyncio.AbstractEventLoop, cluster: FakeCluster) -> Iterator[Ser
             server.stop()
             await server.close_all_connections()
 
-    yield lambda settings: asyncio.run_coroutine_threadsafe(listen(settings), loop).result(10)
+    yield lambda *args: asyncio.run_coroutine_threadsafe(listen(*args), loop).result(10)
     asyncio.run_coroutine_threadsafe(close(), loop).result(10)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from http.client import IncompleteRead
 
 import pytest
 
+from meshcron.api import executions
+from meshcron.api.executions import OUTPUT_SHOWN_MAX
 from meshcron.api.handler import LIST_SLICE
 from meshcron.commands import StopRun
+from meshcron.errors import NoLeader
 from meshcron.model import SECOND_US, Execution, Status
+from meshcron.runtime.elsewhere import OUTPUT_BYTES_MAX
+from meshcron.service import OutputChunk, Told
 from tests.unit.api.api_client import Client
-from tests.unit.api.api_fake import NOW_US, FakeCluster
+from tests.unit.api.api_fake import NODE_ID, NOW_US, SECRETS, FakeCluster
+from tests.unit.api.conftest import SETTINGS, Serve
 
 
 @pytest.fixture
@@ -130,6 +137,65 @@ def test_one_shows_all_its_output(admin: Client, cluster: FakeCluster) -> None:
     assert (shown["output"], shown["output_truncated"]) == ("a" * 5904 + "z" * 4096, False)
     shown = admin("GET", f"/v1/executions/a/{gone.public_id}").json
     assert (shown["output"], shown["output_truncated"]) == ("z" * 4096, True)
+
+
+class AnotherAgent:
+    """Has run an execution, and shows up to `shows` bytes of what it wrote; then it does not answer, or says so."""
+
+    def __init__(self, wrote: bytes, shows: int, *, mute: bool = False) -> None:
+        self.wrote = wrote
+        self.shows = shows
+        self.mute = mute
+
+    def knows_tokens(self) -> bool:
+        return True
+
+    def where(self) -> str:
+        return "node-2"
+
+    async def ask(self, to: str, method: str, uri: str, headers: dict[str, str], body: bytes) -> Told | None:
+        raise AssertionError("nothing is passed on")
+
+    def ran_here(self, execution: Execution) -> bool:
+        return execution.node_id == NODE_ID
+
+    async def output(self, execution: Execution, offset: int, most: int) -> OutputChunk:
+        if offset >= self.shows:
+            if self.mute:
+                await asyncio.Event().wait()
+            raise NoLeader("the agent that ran it cannot show its output at the moment; try again")
+        data = self.wrote[offset : offset + min(most, OUTPUT_BYTES_MAX)]
+        return OutputChunk(data, offset + len(data), offset + len(data) == len(self.wrote))
+
+
+@pytest.mark.parametrize(
+    ("wrote", "shows", "mute", "whole"),
+    [
+        (b"a" * 600_000, 600_000, False, True),
+        (b"a" * OUTPUT_SHOWN_MAX, OUTPUT_SHOWN_MAX, False, True),
+        (b"a" * (OUTPUT_SHOWN_MAX + 1), OUTPUT_SHOWN_MAX + 1, False, False),
+        (b"a" * 600_000, 0, False, False),
+        (b"a" * 600_000, OUTPUT_BYTES_MAX, False, False),
+        (b"a" * 600_000, OUTPUT_BYTES_MAX, True, False),
+    ],
+    ids=["whole", "just", "too large", "gone", "gone in the middle", "mute in the middle"],
+)
+def test_one_shows_the_output_that_lies_on_another_machine(
+    start: Serve,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    wrote: bytes,
+    shows: int,
+    mute: bool,
+    whole: bool,
+) -> None:
+    """Piece by piece; the record's tail where that does not work out."""
+    monkeypatch.setattr(executions, "OUTPUT_SECONDS", 0.2 if mute else 10.0)
+    cluster.add_job("a")
+    ran = cluster.add_execution("a", node_id="node-2", output_tail="z" * 4096, output_bytes=len(wrote))
+    client = Client(start(SETTINGS, AnotherAgent(wrote, shows, mute=mute)), SECRETS["admin"])
+    shown = client("GET", f"/v1/executions/a/{ran.public_id}").json
+    assert (shown["output"], shown["output_truncated"]) == (wrote.decode() if whole else "z" * 4096, not whole)
 
 
 @pytest.mark.parametrize("path", ["/v1/executions/a", "/v1/jobs/a/executions/"])
