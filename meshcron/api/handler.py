@@ -102,7 +102,11 @@ class Handler(RequestHandler):
         to = elsewhere.where()
         if not to and not judged:
             raise NoLeader(UNJUDGED)  # it has begun to lead since the request's headers came
-        return self.pass_on(elsewhere, to, self.request.method or "", self.request.uri or "/") if to else None
+        return self.pass_on(elsewhere, to, *self.asked_as()) if to else None
+
+    def asked_as(self) -> tuple[str, str]:
+        """By which method and path another agent is asked for the same."""
+        return self.request.method or "", self.request.uri or "/"
 
     async def judged_by(self, elsewhere: Elsewhere) -> None:
         """What only this agent can tell, asked for with a token that only others know: it must open the leader's own

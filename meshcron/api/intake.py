@@ -113,8 +113,7 @@ class Intake(HTTPMessageDelegate):
         context = self._api.context
         need = handler.need(request.method)
         via = context.gate.via(request.headers.get(VIA_HEADER))
-        only_told = handler.LOCAL and request.method in {"GET", "HEAD"}
-        judges = context.elsewhere is None or context.elsewhere.knows_tokens() or (handler.LOCAL and not only_told)
+        judges = context.elsewhere is None or context.elsewhere.knows_tokens()
         try:
             check_origin(request, context.settings)
             caller = None

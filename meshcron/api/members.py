@@ -41,19 +41,16 @@ class Leave(Handler):
     """`POST /v1/leave`: this agent leaves its cluster for good."""
 
     NEEDS: ClassVar = {"POST": "admin"}
-    LOCAL: ClassVar = True
+
+    def asked_as(self) -> tuple[str, str]:
+        """As `DELETE /v1/members/{own node id}`: there `leave` would be the other agent's. Not by name: after a long
+        silence it may be a newcomer's, and ours `name~4`."""
+        return "DELETE", f"/v1/members/{quote(self.context.settings.node_id, safe='')}"
 
     async def post(self) -> None:
-        """As `DELETE /v1/members/{own node id}`, which another agent answers where this one does not lead. Not by name:
-        after a long silence it may be a newcomer's, and ours `name~4`."""
-        node_id = self.context.settings.node_id
-        elsewhere = self.context.elsewhere
-        to = elsewhere.where() if elsewhere else ""
-        if elsewhere and to:
-            await self.pass_on(elsewhere, to, "DELETE", f"/v1/members/{quote(node_id, safe='')}")
-            if self._finished:
-                return
-        member = await self.context.service.remove_member(RemoveMember(node_id, self.actor), self.key)
+        """The same, where this agent leads."""
+        command = RemoveMember(self.context.settings.node_id, self.actor)
+        member = await self.context.service.remove_member(command, self.key)
         self.show({"name": member.name, "id": member.node_id, "leaving": True}, HTTPStatus.ACCEPTED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from meshcron.cli.client import PASSING_CODES, Client, url_path
-from meshcron.cli.failures import NO_AGENT, NOT_FOUND, Failure, Refusal, nearest
+from meshcron.cli.failures import NO_AGENT, NOT_ALLOWED, NOT_FOUND, Failure, Refusal, nearest
 from meshcron.cli.options import filled, prints, talks
 from meshcron.cli.screen import Screen, pairs
 
@@ -142,7 +142,14 @@ def _with_nearest(client: Client, name: str, refusal: Refusal) -> Failure:
 @talks
 def leave(client: Client, screen: Screen) -> None:
     """Take the agent on this machine out of its cluster for good."""
-    _left(screen, client.call("POST", url_path("leave")).value)
+    try:
+        answer = client.call("POST", url_path("leave"))
+    except Refusal as refusal:
+        if refusal.status != HTTPStatus.FORBIDDEN:
+            raise
+        said = f'{refusal.reason}; "meshcron members rm NAME" on another machine takes this one out as well'
+        raise Failure(said, NOT_ALLOWED) from None
+    _left(screen, answer.value)
 
 
 def _left(screen: Screen, answer: Member) -> None:

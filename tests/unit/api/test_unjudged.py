@@ -89,10 +89,11 @@ def test_what_one_agent_tells_of_itself(path: str, port: int, leader: Leader) ->
     assert Client(port)("GET", path).status == 401
 
 
-def test_leave_is_passed_on_by_node_id(port: int, leader: Leader) -> None:
-    """By its name another one might be removed: a newcomer that took it."""
-    leader.holds_log_here = True
-    Client(port, SECRETS["admin"])("POST", "/v1/leave")
+@pytest.mark.parametrize("holds_log", [True, False])
+def test_leave_is_passed_on_by_node_id(holds_log: bool, port: int, leader: Leader) -> None:
+    """By its name another one might be removed: a newcomer that took it. Without the log the leader judges who asks."""
+    leader.holds_log_here = holds_log
+    Client(port, SECRETS["admin"] if holds_log else "only the leader knows it")("POST", "/v1/leave")
     assert leader.asked[-1] == ("node-2", "DELETE", f"/v1/members/{NODE_ID}")
 
 
@@ -134,6 +135,7 @@ def test_an_agent_that_leads_meanwhile_does_it_itself(
         ("GET", "/v1/jobs", "no_leader"),
         ("GET", "/metrics", "no_leader"),
         ("POST", "/v1/jobs", "outcome_unknown"),
+        ("POST", "/v1/leave", "outcome_unknown"),
     ],
 )
 def test_nobody_slips_through_where_the_leader_gives_way(

@@ -138,3 +138,14 @@ def test_who_leaves_is_told_to_ask_the_others(cli: Any, agent: Any) -> None:
     assert cli("leave").stdout == said
     key = "Its machine still knows the cluster key, and may join again with it.\n"
     assert cli("members", "rm", "two").stdout == said + key
+
+
+def test_a_worker_is_told_how_it_is_taken_out(cli: Any, agent: Any) -> None:
+    """Its own token is no admin's."""
+    error = {"code": "forbidden", "message": "this needs a token with the role admin", "field": "", "hint": ""}
+    reply = type("R", (), {"status": 403, "value": {"error": error}, "headers": {}})
+    agent.will_answer("POST", "/v1/leave", reply())
+    result = cli("leave")
+    said = "this needs a token with the role admin"
+    said += '; "meshcron members rm NAME" on another machine takes this one out as well'
+    assert (result.exit_code, result.stderr) == (5, f"meshcron: {said}\n")
