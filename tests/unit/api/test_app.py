@@ -284,7 +284,7 @@ WRITES = [
 ]
 
 
-@examples(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(write=st.sampled_from(WRITES), body=BODIES)
 def test_any_body(port: int, cluster: FakeCluster, write: tuple[str, str], body: bytes) -> None:
     """Whatever is sent: JSON comes back, with a status that blames the sender or nobody, never us."""
@@ -305,7 +305,7 @@ TARGETS = st.text(
 )
 
 
-@examples(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST", "DELETE"]),
     start=st.sampled_from(STARTS),

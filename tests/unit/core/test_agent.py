@@ -281,7 +281,7 @@ policies = st.permutations(("allow", "forbid", "queue", "replace"))
 
 
 @given(steps=story, concurrency=policies)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_a_random_life_keeps_every_invariant(steps: list[tuple[str, int]], concurrency: list[str]) -> None:
     """And comes to rest: paused and with all processes ended nothing is open, nothing starts twice, and the disk holds
     the state (PROTOCOL 10)."""
@@ -301,7 +301,7 @@ def test_a_random_life_keeps_every_invariant(steps: list[tuple[str, int]], concu
 
 
 @given(steps=story, concurrency=policies)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_the_same_events_make_the_same_log(steps: list[tuple[str, int]], concurrency: list[str]) -> None:
     """It draws nothing and reads no clock: what happened once can be replayed."""
     first, again = RandomLife(concurrency).live(steps), RandomLife(concurrency).live(steps)
@@ -311,7 +311,7 @@ def test_the_same_events_make_the_same_log(steps: list[tuple[str, int]], concurr
 
 
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_second_has_one_record(waits: list[int]) -> None:
     """A job each second, crashes and pauses of the agent at any time: no tick disappears, none is doubled (P2)."""
     lab = Lab().start()

@@ -211,7 +211,7 @@ def test_started_in_an_empty_entry_changes_nothing(book: Book) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_every_voter_makes_the_same_rows_of_a_log(data: st.DataObject) -> None:
     """Also one that crashed somewhere on the way and folds the rest over what its disk holds (PROTOCOL 10, 5)."""
     random_log = RandomLog(data)

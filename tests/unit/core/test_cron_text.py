@@ -154,7 +154,7 @@ def test_h_spreads() -> None:
 
 
 @given(name=st.text(min_size=1, max_size=20), low=st.integers(0, 58), width=st.integers(0, 59), step=st.integers(1, 60))
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100, database=None)
 def test_h_keeps_to_its_range(name: str, low: int, width: int, step: int) -> None:
     """`H(a-b)` is one number of a-b; with a step it begins within the first step and reaches to the end."""
     high = min(low + width, 59)
@@ -195,7 +195,7 @@ def items(low: int, high: int) -> st.SearchStrategy[str]:
 
 
 @given(texts=st.tuples(*(items(field.low, field.high) for field in FIELDS)), name=st.text(min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200, database=None)
 def test_the_plain_spelling_is_complete(texts: tuple[str, ...], name: str) -> None:
     """Whatever is accepted, its plain spelling alone, without the name, says all of it."""
     fields = read_fields(" ".join(texts), name=name)

@@ -278,7 +278,7 @@ def test_members_and_cluster_stay_over_restarts() -> None:
 
 
 @given(st.lists(st.sampled_from(("put", "edit", "delete", "sync", "half", "crash", "untold")), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_answered_write_is_never_lost(story: list[str]) -> None:
     """Whenever it crashes: what was answered is there afterwards, and what was deleted stays so (P5)."""
     lab = Lab().start()

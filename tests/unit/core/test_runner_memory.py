@@ -371,7 +371,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_at_most_one_process_starts_for_an_id(story: list[Step]) -> None:
     """Copies of orders at any time, crashes, stops, ends, acknowledgements in any order (P1); and what was answered
     "not started" never starts afterwards."""

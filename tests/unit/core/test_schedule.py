@@ -210,7 +210,7 @@ def test_every_counts_from_its_anchor() -> None:
     after=st.integers(-(10**13), 10**13),
     span=st.integers(0, 10**11),
 )
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200, database=None)
 def test_every_is_consistent(period: int, anchor: int, after: int, span: int) -> None:
     """Forward, backward and the count tell the same story, wherever the anchor lies."""
     schedule, after = parse(f"@every {period}s", anchor_us=anchor), anchor + after

@@ -63,7 +63,7 @@ NEW_YEAR = datetime(2019, 1, 1)  # noqa: DTZ001
     months=st.sets(st.integers(1, 12), min_size=1, max_size=3) | st.just(YEAR),
     begin=st.datetimes(NEW_YEAR, datetime(2026, 1, 1)),  # noqa: DTZ001
 )
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150, database=None)
 def test_the_calendar_against_a_walk_over_every_day(
     days: list[Days], weekdays: list[Days], months: set[int], begin: datetime
 ) -> None:

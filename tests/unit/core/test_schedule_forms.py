@@ -69,7 +69,7 @@ def test_a_wrong_duration(text: str, column: int, why: str) -> None:
 
 
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)), st.integers(-23 * 60, 23 * 60))  # noqa: DTZ001
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200, database=None)
 def test_times_agree_with_the_standard_library(moment: datetime, offset_minutes: int) -> None:
     """RFC 3339 as Python writes it, in any offset, is the same instant, rounded up to a whole second."""
     aware = moment.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))

@@ -97,7 +97,7 @@ def use(text: str, zone: str) -> Schedule | None:
 
 
 @given(text=TEXTS, zone=st.sampled_from(ZONES))
-@settings(max_examples=1500, deadline=None, database=None)
+@settings(max_examples=1500, database=None)
 def test_any_text(text: str, zone: str) -> None:
     """Refused with a reason and a column inside the text, or accepted, and then it answers everything in order: the
     work is bounded by the number of searches, none of which goes further than 50 years."""
@@ -137,7 +137,7 @@ def cpu_ms(text: str, zone: str) -> float:
 
 @pytest.mark.named
 @given(text=st.sampled_from(WORST) | TEXTS, zone=st.sampled_from(ZONES))
-@settings(max_examples=5000, deadline=None, database=None)
+@settings(max_examples=5000, database=None)
 def test_cpu_of_any_text(text: str, zone: str) -> None:
     """At most 10 ms of CPU to refuse or accept, the best of three (a busy machine adds), after the tz data is read."""
     use("TZ=europe/berlin 0 0 * * *", "")

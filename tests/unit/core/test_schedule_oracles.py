@@ -245,7 +245,7 @@ def test_against_a_walk_over_every_second(change: Change) -> None:
     """Six fields, three hours around a change: the next ticks, the latest tick and their number, from any second."""
 
     @given(job=jobs(change, seconds=True), begin=st.integers(-NEAR_S, NEAR_S - 1), data=st.data())
-    @settings(max_examples=20, deadline=None, database=None)
+    @settings(max_examples=20, database=None)
     def check(job: Job, begin: int, data: st.DataObject) -> None:
         schedule = parse(job.text, timezone=change.zone)
         assert schedule.follows_wall_clock is job.fixed_time
@@ -441,7 +441,7 @@ def test_against_cronsim_at_a_change(change: Change, seconds: bool) -> None:
     """From up to 40 hours before a change to 26 hours after it, every difference is one that we know."""
 
     @given(job=jobs(change, seconds=seconds), before=st.integers(0, 40 * HOUR_S))
-    @settings(max_examples=20, deadline=None, database=None)
+    @settings(max_examples=20, database=None)
     def check(job: Job, before: int) -> None:
         compare_with_cronsim(job, change, change.at - before)
 
@@ -490,7 +490,7 @@ def test_what_cronsim_reads_otherwise(text: str, zone: str, begin: datetime, res
 
 
 @given(data=st.data(), begin=st.integers(0, 4_000_000_000), seconds=st.booleans())
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150, database=None)
 def test_against_cronsim_where_no_clock_changes(data: st.DataObject, begin: int, seconds: bool) -> None:
     """In UTC, at any time from 1970 to 2096, the two agree to the second."""
     job = data.draw(jobs(Change("UTC", begin, 0, 0), seconds=seconds))

@@ -31,7 +31,7 @@ def test_an_empty_disk_is_an_empty_state(book: Book) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_the_rows_hold_the_whole_state(data: st.DataObject) -> None:
     """Whatever the log: after each entry a restarted agent would find what it had (PROTOCOL 10, 5)."""
     RandomLog(data).write(STEPS)  # the book compares after every entry

@@ -149,7 +149,7 @@ def contents(connection: sqlite3.Connection) -> dict[str, dict[Any, Any]]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(ROWS, max_size=3))
 def test_a_group_is_its_rows_in_their_order(groups: list[list[Row]]) -> None:
     """Whatever is put, put again, dropped or pruned, in one group or several: the last word on each key stands."""
@@ -204,7 +204,7 @@ class Log:
         return self.rows[-1].index if self.rows else self.base.index
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_the_log_is_cut_back_and_cut_off_in_order(data: st.DataObject) -> None:
     """A follower's tail is replaced, entries are appended and forgotten, in groups of any size."""
