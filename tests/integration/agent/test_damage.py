@@ -4,6 +4,7 @@ whole, and what may be missing is on record as lost."""
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,9 @@ FRAME_BYTES = 24 + 4096
 
 SALTS = slice(16, 24)
 """Of the `-wal`: they change when it begins anew."""
+
+WRITE_TRIES = 3
+"""When nothing is written for a second, as on a busy machine, it may begin anew."""
 
 
 def in_an_unused_page(database: Path) -> int:
@@ -68,29 +72,41 @@ def most_lost(said: str) -> int:
     return int(found[1])
 
 
+def forty_jobs(agent: RealAgent, file: Path) -> tuple[Ticks, list[tuple[str, int]], set[bytes]]:
+    """Written while the ticks go on, and then killed. Each job with the size of the `-wal` once it was stored, and
+    the salts that this had: more than one where it began anew."""
+    wal, ticks = agent.folder / "database-wal", Ticks(agent, file)
+    ticks.begin()
+    acknowledged, salts = [], set()
+    for number in range(40):
+        agent.add(f"job_{number:02}")
+        acknowledged.append((f"job_{number:02}", wal.stat().st_size))
+        salts.add(wal.read_bytes()[SALTS])
+    ticks.wait_for_more(2)
+    agent.kill()
+    return ticks, acknowledged, salts | {wal.read_bytes()[SALTS]}
+
+
 def test_a_flipped_bit_in_the_middle_of_the_wal(agent: RealAgent, tmp_path: Path) -> None:
     """SQLite would go on silently without all that follows. Here every job acknowledged before the damage is kept, the
     operator is told how many entries are not, and each tick since has its record: none doubled, none missing."""
     wal = agent.folder / "database-wal"
-    ticks = Ticks(agent, tmp_path / "ticks")
-    ticks.begin()
-    acknowledged = []
-    for number in range(40):
-        agent.add(f"job_{number:02}")
-        acknowledged.append((f"job_{number:02}", wal.stat().st_size, wal.read_bytes()[SALTS]))
-    ticks.wait_for_more(2)
-    agent.kill()
-    salts = wal.read_bytes()[SALTS]
-    assert {each for *_, each in acknowledged} == {salts}, "the -wal began anew meanwhile: this would prove nothing"
+    ticks, acknowledged, salts = forty_jobs(agent, tmp_path / "ticks-1")
+    for number in range(2, WRITE_TRIES + 1):
+        if len(salts) > 1:
+            shutil.rmtree(agent.folder)
+            agent.start()
+            ticks, acknowledged, salts = forty_jobs(agent, tmp_path / f"ticks-{number}")
+    assert len(salts) == 1, "the -wal began anew meanwhile: this would prove nothing"
     frame = (acknowledged[20][1] - WAL_HEADER_BYTES) // FRAME_BYTES
-    kept = [name for name, size, _ in acknowledged if size <= WAL_HEADER_BYTES + frame * FRAME_BYTES]
+    kept = [name for name, size in acknowledged if size <= WAL_HEADER_BYTES + frame * FRAME_BYTES]
     flip(wal, WAL_HEADER_BYTES + frame * FRAME_BYTES + 24 + 2000, bit=3)
     for _ in range(2):  # trying again changes nothing either
         assert f"frame {frame + 1} is bad" in refused_as_damaged(agent, wal)
     said = salvaged(agent)
     jobs = [name for name in agent.jobs() if name != "tick"]
     assert jobs[: len(kept)] == kept
-    assert jobs == [name for name, *_ in acknowledged][: len(jobs)], "kept is a beginning, without gaps"
+    assert jobs == [name for name, _ in acknowledged][: len(jobs)], "kept is a beginning, without gaps"
     assert 40 - len(jobs) <= most_lost(said)
     ticks.wait_for_more(2)
     states = ticks.check()

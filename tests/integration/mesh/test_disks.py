@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from meshcron.store.hard_state import HardStateFile
 from meshcron.store.store import HARD_STATE
+from meshcron.store.wal import scan
 from tests.integration.agent.real_agent import contents, meshcron, refusal, wait_for
 from tests.integration.agent.test_damage import FRAME_BYTES, WAL_HEADER_BYTES, flip
 from tests.integration.agent.test_full_disk import MIB, Disk
@@ -22,6 +23,9 @@ DISK_BYTES = 40 * MIB
 """Room for the reserve of 8 MiB and what it keeps free."""
 
 PAGE_BYTES = 4096
+
+SOME_FRAMES = 100
+"""Three times as many as a transaction has here: a bad one in the middle shows by what was committed behind it."""
 
 RETURN_SECONDS = 60.0
 """Who comes back under another node id takes its name after 30 s of silence."""
@@ -37,10 +41,9 @@ def flip_the_database(folder: Path) -> Path:
 
 
 def flip_the_wal(folder: Path) -> Path:
-    """A bit in the middle of the `-wal`, which has frames of some seconds."""
+    """A bit in the middle of what counts in the `-wal`: behind it may stand what an earlier round has left."""
     wal = folder / "database-wal"
-    frames = (wal.stat().st_size - WAL_HEADER_BYTES) // FRAME_BYTES
-    flip(wal, WAL_HEADER_BYTES + frames // 2 * FRAME_BYTES + 1000)
+    flip(wal, WAL_HEADER_BYTES + scan(wal).frames // 2 * FRAME_BYTES + 1000)
     return wal
 
 
@@ -62,6 +65,7 @@ def test_24_a_flipped_bit_on_a_follower(cluster: RealCluster, damage: Callable[[
     watch.begin()
     hurt, other = cluster.followers[0], cluster.leader
     old_id = hurt.record["node_id"]
+    wait_for(lambda: scan(hurt.folder / "database-wal").frames > SOME_FRAMES, "more than the last transaction")
     watch.kill(hurt)
     said_before, aside_before = len(hurt.log), set(hurt.folder.glob("set-aside-*"))
     file = damage(hurt.folder)
