@@ -13,14 +13,17 @@ import random
 import socket
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 HERE = "127.0.0.1"
 
 READ_BYTES = 65536
 
-PORT_TRIES = 100
+PORTS = range(10_000, 32_768)
+"""Whoever asks for any port gets none of these (ip_local_port_range): what is free stays so until it is used."""
+
+PORT_TRIES = 1000
 
 
 class Delay(NamedTuple):
@@ -39,22 +42,14 @@ Waiting = asyncio.Queue[tuple[float, bytes]]
 def free_ports(hosts: Sequence[str], count: int) -> list[int]:
     """Ports that nobody has on any of these addresses."""
     ports: list[int] = []
-    for _ in range(PORT_TRIES):
-        with socket.socket() as trial:
-            trial.bind((hosts[0], 0))
-            port = int(trial.getsockname()[1])
-        if port not in ports and all(_is_free(host, port) for host in hosts):
+    for port in random.sample(PORTS, PORT_TRIES):
+        with suppress(OSError), ExitStack() as trials:
+            for host in hosts:
+                trials.enter_context(socket.socket()).bind((host, port))
             ports.append(port)
         if len(ports) == count:
             return ports
     raise AssertionError("no port is free")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as trial, suppress(OSError):
-        trial.bind((host, port))
-        return True
-    return False
 
 
 class Relay:

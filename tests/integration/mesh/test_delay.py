@@ -40,7 +40,8 @@ def far(folder: Path, relay: Relay) -> Iterator[RealCluster]:
     """Three agents that reach each other through relays only, with the times for slow links; formed while near."""
     cluster = RealCluster(folder, ["one", "two", "three"])
     places = {agent.name: f"127.0.1.{number}" for number, agent in enumerate(cluster.agents, 1)}
-    ports = {name: free_ports((HERE, host), 3) for name, host in places.items()}
+    free = iter(free_ports((HERE, *places.values()), 3 * len(places)))
+    ports = {name: [next(free) for _ in range(3)] for name in places}
     for agent in cluster.agents:
         host, (gate, mesh, pub) = places[agent.name], ports[agent.name]
         relay.listen(host, ports[agent.name])
