@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -160,25 +161,44 @@ def test_head_and_tail_are_kept_and_the_gap_is_told(play: Play) -> None:
     play(story, output_bytes_max=600 * 1024)
 
 
-def test_where_no_holes_can_be_punched(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_holes_can_be_punched(play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The file is cut instead: just as small, head and end the same; only what was written during a cut is missing
-    from the middle and from the count."""
+    from the middle and from the count. Here the job waits while its file is cut, and the test writes in its place."""
     whole = b"".join(b"%015d\n" % number for number in range(4 * MIB // 16))
+    wrote, cuts = tmp_path / "wrote", []
+    job = IN_PIECES.replace("sleep 0.03", f"touch {wrote}; while test -e {wrote}; do sleep 0.01; done")
 
     def refuse(_fd: int, _start: int, _length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "no holes here")
 
-    real = output.OutputFile.open
+    def between_pieces(file: output.OutputFile) -> bool:
+        if not wrote.exists():
+            file.measure()
+            return False
+        cut = keep_bounded(file)
+        wrote.unlink()
+        return cut
+
+    def late(fd: int, size: int) -> None:
+        with Path(f"/proc/self/fd/{fd}").open("ab") as writer:
+            writer.write(b"late\n")
+        cuts.append(size)
+        cut(fd, size)
+
+    real, keep_bounded, cut = output.OutputFile.open, output.OutputFile.keep_bounded, os.ftruncate
     monkeypatch.setattr(output.OutputFile, "open", lambda path, most: real(path, most, refuse))
+    monkeypatch.setattr(output.OutputFile, "keep_bounded", between_pieces)
+    monkeypatch.setattr(os, "ftruncate", late)
 
     async def story(stage: Stage) -> None:
-        ending = await stage.run(IN_PIECES)
+        ending = await stage.run(job)
         assert ending.output_truncated
-        assert 0.95 * len(whole) < ending.output_bytes <= len(whole)
+        assert len(cuts) > 1
+        assert ending.output_bytes == len(whole)
         head, missing, tail = gapped(read_all(stage))
-        assert len(head) + missing + len(tail) == ending.output_bytes
+        assert len(head) + missing + len(tail) == len(whole)
         assert whole.startswith(head)
-        assert whole.endswith(tail[-OUTPUT_TAIL_BYTES:])
+        assert whole.endswith(tail)
         assert disk_bytes(stage.processes.output_path("a")) <= 604 * 1024  # its last block may be begun
         assert stage.processes.output_path("a").stat().st_size <= 600 * 1024
 
