@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import signal as signals
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,13 @@ from meshcron.model import Limits
 from meshcron.runtime import process_reaper
 from meshcron.runtime.process_starts import UNDER_WAY_MAX
 from meshcron.runtime.process_table import process_stat
+from tests.integration.agent.real_agent import until_there
 
 Play = Callable[..., None]
 Stage = Any
+
+LONG_SECONDS = 60
+"""No test here waits so long."""
 
 
 def own_fds() -> set[str]:
@@ -351,15 +356,22 @@ def test_nothing_leaks(play: Play) -> None:
     play(story)
 
 
+async def orphaned(stage: Stage) -> int:
+    """The pid of a daemon whose job is over."""
+    there = stage.folder.with_name("there")
+    daemon = f"echo $$; touch {there}; exec sleep {LONG_SECONDS} >/dev/null 2>&1"
+    return int((await stage.run(f"(setsid sh -c '{daemon}' &) ; {until_there(there)}")).output_tail)
+
+
 def test_orphans_are_reaped(play: Play) -> None:
     """A daemon that a job left becomes the agent's child; when it ends, long after the job, no zombie stays."""
 
     async def story(stage: Stage) -> None:
-        ending = await stage.run("(setsid sh -c 'echo $$; exec sleep 1 >/dev/null 2>&1' &) ; sleep 0.2")
-        orphan = int(ending.output_tail)
+        orphan = await orphaned(stage)
         stat = process_stat(orphan)
         assert stat is not None
         assert stat.parent == os.getpid()
+        os.kill(orphan, signals.SIGKILL)
         await stage.until(lambda: process_stat(orphan) is None)
 
     play(story)
@@ -370,14 +382,15 @@ def test_a_child_that_nobody_waits_for_keeps_no_other_from_being_reaped(
 ) -> None:
     """A script left it before it became the agent (`sleep 3 & exec meshcron up`): the kernel shows it first for ever.
     Orphans go meanwhile, and at last it goes, too, and what it left; not what somebody waits for."""
-    monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 1.5)
+    monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", LONG_SECONDS)
     left = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 0.1 & exit 3"], {})
 
     async def story(stage: Stage) -> None:
-        ending = await stage.run("(setsid sh -c 'echo $$; exec sleep 0.5 >/dev/null 2>&1' &) ; sleep 0.2")
-        orphan = int(ending.output_tail)
+        orphan = await orphaned(stage)
+        os.kill(orphan, signals.SIGKILL)
         await stage.until(lambda: process_stat(orphan) is None)
         assert process_stat(left) is not None
+        monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 3.0)
         other = await asyncio.create_subprocess_exec("/bin/sh", "-c", "sleep 1; exit 7")
         await stage.until(lambda: process_stat(left) is None and not zombies())
         assert await other.wait() == 7
