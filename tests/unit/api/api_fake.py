@@ -75,6 +75,8 @@ class FakeCluster:
         self.on_open: Callable[[], None] = lambda: None
         """Called before each look at what is open."""
         self.index = 100
+        self.reads = 0
+        """Of outputs."""
         self.looks = 0
         """At which runs are open, and from the first of them on at what the disk holds."""
         for role in RANKS:
@@ -365,6 +367,7 @@ class FakeCluster:
     # ---- Output ----
 
     def read_output(self, execution_id: str, offset: int, most: int) -> OutputChunk:
+        self.reads += 1
         if self.unread is not None:
             raise self.unread
         whole = self.outputs.get(execution_id, b"")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -76,28 +77,36 @@ def test_operator_stays_an_operator(admin: Client, cluster: FakeCluster, name: s
     assert Client(admin.port, SECRETS["editor"])("POST", "/v1/jobs/a", body).status == 200
 
 
-def once_waited_for(cluster: FakeCluster, act: Callable[[], object]) -> threading.Thread:
-    """Does something once somebody has looked twice at a run: whoever waits for it has a deadline by then."""
+@contextmanager
+def once_waited_for(cluster: FakeCluster, act: Callable[[], object]) -> Iterator[None]:
+    """Does something once somebody has looked twice at a run: whoever waits for it has a deadline by then. Fails where
+    the answer, with which the block ends, has not waited for that."""
+    begun, answered = threading.Event(), threading.Event()
 
     def watch() -> None:
-        give_up = time.monotonic() + 10
-        while cluster.looks < 2 and time.monotonic() < give_up:
-            time.sleep(0.001)
+        while cluster.looks < 2:
+            if answered.wait(0.001):
+                return
+        begun.set()
         act()
 
     thread = threading.Thread(target=watch)
     thread.start()
-    return thread
+    try:
+        yield
+        assert begun.is_set(), "nobody waited"
+    finally:
+        answered.set()
+        thread.join()
 
 
 def test_wait(admin: Client, cluster: FakeCluster) -> None:
     """With ?wait the answer comes when the run has ended, and shows the job as it then is."""
     cluster.add_job("a")
     cluster.runs_end = False
-    ending = once_waited_for(cluster, lambda: cluster.end(cluster.rows[0].id))
-    answer = admin("POST", "/v1/jobs/a?wait=10")
-    assert cluster.rows[0].status is Status.SUCCESS
-    ending.join()
+    with once_waited_for(cluster, lambda: cluster.end(cluster.rows[0].id)):
+        answer = admin("POST", "/v1/jobs/a?wait=10")
+        assert cluster.rows[0].status is Status.SUCCESS
     assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
 
 
@@ -111,9 +120,8 @@ def test_wait_in_vain(admin: Client, cluster: FakeCluster, disk_lags: bool) -> N
     def pass_time() -> None:
         cluster.monotonic_seconds += 100
 
-    passing = once_waited_for(cluster, pass_time)
-    answer = admin("POST", "/v1/jobs/a?wait=50")
-    passing.join()
+    with once_waited_for(cluster, pass_time):
+        answer = admin("POST", "/v1/jobs/a?wait=50")
     assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
 
 
@@ -126,9 +134,8 @@ def test_wait_through_another_agent(start: Serve, cluster: FakeCluster) -> None:
     def pass_time() -> None:
         cluster.monotonic_seconds += VIA_WAIT_SECONDS
 
-    passing = once_waited_for(cluster, pass_time)
-    answer = admin("POST", "/v1/jobs/a?wait=50", headers={VIA_HEADER: "ours node-2"})
-    passing.join()
+    with once_waited_for(cluster, pass_time):
+        answer = admin("POST", "/v1/jobs/a?wait=50", headers={VIA_HEADER: "ours node-2"})
     assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
 
 
@@ -155,7 +162,9 @@ def test_who_waits_and_goes_away(admin: Client, cluster: FakeCluster, monkeypatc
     request = f"POST /v1/jobs/a?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {admin.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", admin.port), timeout=5) as connection:
         connection.sendall(request.encode())
+        deadline = time.monotonic() + 10
         while len(looks) < 2:
+            assert time.monotonic() < deadline, "nobody waits for the run"
             time.sleep(0.01)
     gone = time.monotonic()
     admin("GET", "/v1/jobs")
@@ -278,9 +287,8 @@ def test_wait_sees_a_stopped_retry(admin: Client, cluster: FakeCluster) -> None:
         cluster.add_execution("a", Status.SKIPPED, run_id=run_id, attempt=2, node_id="", agent="")
         cluster.owed.clear()
 
-    stopping = once_waited_for(cluster, stop)
-    answer = admin("POST", "/v1/jobs/a?wait=10")
-    stopping.join()
+    with once_waited_for(cluster, stop):
+        answer = admin("POST", "/v1/jobs/a?wait=10")
     assert (answer.status, answer.headers["X-Meshcron-Run"]) == (200, cluster.rows[0].run_id)
 
 
@@ -330,9 +338,8 @@ def test_a_run_is_over_once_the_disk_says_so(admin: Client, cluster: FakeCluster
         cluster.rows.append(ended)
         cluster.disk_lags = 0
 
-    writing = once_waited_for(cluster, written)
-    answer = admin("GET", "/v1/runs/r")
-    writing.join()
+    with once_waited_for(cluster, written):
+        answer = admin("GET", "/v1/runs/r")
     assert answer.headers["X-Meshcron-Over"] == "true"
     assert [each["status"] for each in answer.json] == ["failed", "success"]
 
