@@ -23,6 +23,7 @@ HERE_SECONDS = 3.0
 
 REFUSED = ("meshcron_refused_total", "gate", "handshake")
 KNOCKS = 3
+SAID = "knocks refused: another key"
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_fourth_with_another_key_stays_outside(trio: Lan, tmp_path: Path) -> N
     """It hears of the others and forms a cluster of its own; told where they are, it knocks there and is refused. Their
     logs say so, once, and a counter how often."""
     network, knocked_at = trio.network, trio.machines[0]
-    attempts = knocked_at.metrics()[REFUSED]
+    attempts, before = knocked_at.metrics()[REFUSED], knocked_at.log.count(SAID)
     network.add("stranger", "10.77.0.66")
     stranger = Machine(network, "stranger", tmp_path, new_key().text)
     try:
@@ -92,7 +93,8 @@ def test_a_fourth_with_another_key_stays_outside(trio: Lan, tmp_path: Path) -> N
         stranger.wait()
         wait_for(lambda: stranger.mesh()["leader"] == "stranger", "a cluster of its own")
         wait_for(lambda: knocked_at.metrics()[REFUSED] >= attempts + KNOCKS, "its attempts are counted")
-        assert "knocks refused: another key" in knocked_at.log
+        said = knocked_at.log.count(SAID) - before
+        assert said == 1 or (before and not said)  # within a minute of knocks that an earlier story's cuts broke off
         assert stranger.mesh()["members"] == 1
         assert stranger.mesh()["cluster"] != knocked_at.mesh()["cluster"]
         assert [one.mesh()["members"] for one in trio.machines] == [3, 3, 3]

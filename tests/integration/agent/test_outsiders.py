@@ -82,7 +82,9 @@ def test_four_ports_and_three_speak_curve_only(agent: RealAgent) -> None:
             caller.sendall(GREETING)
             said = b""
             while len(said) < GREETING_BYTES:
-                said += caller.recv(GREETING_BYTES - len(said))
+                piece = caller.recv(GREETING_BYTES - len(said))
+                assert piece, "it hung up"
+                said += piece
             assert said[12:32].rstrip(b"\0") == b"CURVE"
             caller.sendall(b"\0NULL".ljust(GREETING_BYTES - len(GREETING), b"\0"))
             assert caller.recv(1) == b""
