@@ -318,6 +318,7 @@ def test_38_another_key_stays_outside(cluster: RealCluster, watch: Watch, folder
     try:
         stranger.agents[0].start(*gates)
         watch.wait_for_more(3)
+        wait_for(lambda: stranger.agents[0].leader_name == "stranger", "a cluster of its own")
         assert [one["Name"] for one in stranger.agents[0].members] == ["stranger"]
         assert stranger.agents[0].mesh["cluster"] != cluster.leader.mesh["cluster"]
         assert any("knocks refused: another key" in agent.log for agent in cluster.agents)
