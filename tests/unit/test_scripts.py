@@ -311,6 +311,28 @@ def test_a_cluster_needs_no_curl(tmp_path: Path, bare_path: str, venv: Path) -> 
     assert process.returncode == -signal.SIGKILL
 
 
+def program(path: Path, text: str) -> None:
+    """One that a script finds in place of the real one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_demo_talks_to_its_own_cluster_only(tmp_path: Path) -> None:
+    """Also with the address, the token and the key of a real one in the caller's environment."""
+    said, programs = tmp_path / "said", tmp_path / "bin"
+    tell = f"env | grep ^MESHCRON_ >>{said}"
+    program(tmp_path / "scripts/venv", f"{tell}; echo {programs}")
+    program(tmp_path / "scripts/cluster", f"{tell}; mkdir -p {tmp_path}/.meshcron/demo; echo one")
+    for name in ("meshcron", "python", "sleep"):
+        program(programs / name, f"{tell}; true")
+    shutil.copy(SCRIPTS / "demo-failover", tmp_path / "scripts")
+    theirs = {"MESHCRON_URL": "http://127.0.0.1:1", "MESHCRON_TOKEN": "theirs", "MESHCRON_KEY": "mk1-"}
+    done = run(str(tmp_path / "scripts/demo-failover"), PATH=f"{programs}:{os.environ['PATH']}", **theirs)
+    assert done.returncode == 0, done
+    assert set(said.read_text().split()) == {f"MESHCRON_DATA_DIR={tmp_path}/.meshcron/demo/one"}
+
+
 @pytest.mark.parametrize("script", ["quickstart", "cluster", "demo-failover"])
 def test_what_is_tried_first_calls_no_curl(script: str) -> None:
     """Nor the scripts that do: Python is all that a first look may ask for."""
