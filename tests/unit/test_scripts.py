@@ -333,6 +333,28 @@ def test_the_demo_talks_to_its_own_cluster_only(tmp_path: Path) -> None:
     assert set(said.read_text().split()) == {f"MESHCRON_DATA_DIR={tmp_path}/.meshcron/demo/one"}
 
 
+def test_of_five_that_run_three_are_one_cluster(tmp_path: Path, bare_path: str, venv: Path) -> None:
+    """`start 3` where five run already starts none, and does not wait until two of them are gone."""
+    folder, names = tmp_path / "cluster", "one two three four five".split()
+    members = [{"Name": name, "statusText": "alive", "voter": True, "leader": name == "two"} for name in names]
+    told = json.dumps(members)
+    program(venv / "bin/meshcron", f"case $* in *--json) echo '{told}' ;; *) echo 'two  alive  leader  x' ;; esac")
+    running = []
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        words = [sys.executable, "-c", "import time; time.sleep(60)", str(folder / name)]
+        running.append(subprocess.Popen(words))
+        (folder / name / "agent.json").write_text(json.dumps({"pid": running[-1].pid}))
+    (folder / "cluster.key").write_text("mk1-")
+    try:
+        done = run("cluster", "--dir", str(folder), "start", "3", PATH=bare_path, VENV=venv)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert (done.returncode, done.stdout) == (0, "one two three four five are one cluster, two leads\n"), done
+
+
 @pytest.mark.parametrize("script", ["quickstart", "cluster", "demo-failover"])
 def test_what_is_tried_first_calls_no_curl(script: str) -> None:
     """Nor the scripts that do: Python is all that a first look may ask for."""
