@@ -355,6 +355,17 @@ def test_of_five_that_run_three_are_one_cluster(tmp_path: Path, bare_path: str, 
     assert (done.returncode, done.stdout) == (0, "one two three four five are one cluster, two leads\n"), done
 
 
+def test_an_environment_without_pip_is_made_anew(tmp_path: Path) -> None:
+    """Interrupted while it is made, it has a Python and no pip: no call after that could install anything."""
+    venv, programs = tmp_path / "venv", tmp_path / "bin"
+    program(venv / "bin/python", f'test -e {venv}/bin/pip || exit 1; echo "$*" >>{tmp_path}/said')
+    program(programs / "python3", f'case $1 in -m) cp "$0" {venv}/bin/pip ;; esac')
+    for _ in range(2):
+        done = run("venv", PATH=f"{programs}:{os.environ['PATH']}", VENV=venv)
+        assert (done.returncode, done.stdout) == (0, f"{venv}/bin\n"), done
+    assert "--editable" in (tmp_path / "said").read_text()
+
+
 @pytest.mark.parametrize("script", ["quickstart", "cluster", "demo-failover"])
 def test_what_is_tried_first_calls_no_curl(script: str) -> None:
     """Nor the scripts that do: Python is all that a first look may ask for."""
