@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -127,6 +128,15 @@ def test_an_unknown_path(port: int, method: str, role: Role | None) -> None:
         assert answer.error["code"] == "no_such_path"
     foreign = Client(port)(method, "/v1/nowhere", headers={"Origin": "http://evil.example"})
     assert foreign.status == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_the_page_says_is_not_there_is_not(admin: Client, method: str) -> None:
+    """Whoever builds it takes it from the list."""
+    page = (Path(__file__).parents[3] / "docs/API.md").read_text().partition("\n## Not there yet\n")[2]
+    paths = re.findall(r"`(/[^`]*)`", page)
+    assert paths
+    assert {path: admin(method, path).error["code"] for path in paths} == dict.fromkeys(paths, "no_such_path")
 
 
 def test_every_defined_method_is_declared() -> None:
