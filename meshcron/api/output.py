@@ -40,7 +40,7 @@ async def piece(context: Context, found: Execution, offset: int, most: int) -> O
 
 
 class Output(Handler):
-    """`GET .../executions/{id}/output?offset=&follow=true`."""
+    """`GET .../executions/{id}/output?offset=&follow=true`, or one piece of it: `?offset=&piece=true`."""
 
     NEEDS: ClassVar = {"GET": "viewer"}
 
@@ -58,7 +58,7 @@ class Output(Handler):
         passed_on = bool(self.admission.via)  # by a call, which waits for the whole answer
         if as_events:
             await self._send_events(name, found, first, follow=follow and not passed_on)
-        elif follow and passed_on:
+        elif self.query.flag("piece") or (follow and passed_on):
             self.set_header(OVER, "true" if first.ended else "false")
             self.set_header(OFFSET, str(first.next_offset))
             self.finish(first.data)

@@ -144,6 +144,18 @@ class Client:
                     raise
                 give_up = self.outlast(failure, give_up)
 
+    def pieces(self, job: str, execution: str, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+        """What an execution has written by now, from a byte on, each piece with the offset behind it. That is not the
+        number of bytes where the middle is not kept: one line stands for all of it."""
+        path = url_path("executions", job, execution, "output")
+        while True:
+            response = self._opened(path, {"offset": offset, "piece": "true"})
+            content = b"".join(self._chunks(response))
+            offset = int(response.headers.get(OFFSET, offset + len(content)))
+            yield content, offset
+            if not content or response.headers.get(OVER) != "false":  # without: all of it, from an older agent
+                return
+
     def outlast(self, failure: Failure, give_up: float) -> float:
         """Wait until the agent may answer again after a failure that a restart or a change of the leader explains.
 

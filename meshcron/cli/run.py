@@ -115,15 +115,16 @@ class _Printer:
         if name in self._said:
             return
         ended = execution["status"] not in OPEN
-        content, missing = b"", False
+        content, offset, missing = b"", self._offsets.get(name, 0), False
         if read(execution["started_at"]) is not None:
             try:
-                content = b"".join(self._client.output(self._job, name, self._offsets.get(name, 0)))
+                for piece, behind in self._client.pieces(self._job, name, offset):
+                    content, offset = content + piece, behind
             except Refusal as refusal:
                 if refusal.code not in PASSING_CODES:
                     raise
                 missing = True
-            self._offsets[name] = self._offsets.get(name, 0) + len(content)
+            self._offsets[name] = offset
         if self._screen.as_json:
             pass
         elif alone:

@@ -117,6 +117,19 @@ def test_followed_by_way_of_an_agent_without_the_log(
     assert (last.body, last.headers["X-Meshcron-Over"], last.headers["X-Meshcron-Offset"]) == (b"", "true", "4")
 
 
+def test_a_piece(admin: Client, cluster: FakeCluster, running: Execution) -> None:
+    """What there is, up to its bound, with where to go on and whether anything will come."""
+    cluster.outputs[running.id] = b"x" * (CHUNK_BYTES + 5)
+    said = []
+    for offset in (0, CHUNK_BYTES, CHUNK_BYTES + 5):
+        answer = admin("GET", path(running, f"?piece=true&offset={offset}"))
+        said.append((len(answer.body), answer.headers["X-Meshcron-Over"], int(answer.headers["X-Meshcron-Offset"])))
+    assert said == [(CHUNK_BYTES, "false", CHUNK_BYTES), (5, "false", CHUNK_BYTES + 5), (0, "false", CHUNK_BYTES + 5)]
+    cluster.end(running.id)
+    last = admin("GET", path(running, f"?piece=true&offset={CHUNK_BYTES + 5}"))
+    assert (last.body, last.headers["X-Meshcron-Over"]) == (b"", "true")
+
+
 def test_one_that_breaks_in_the_middle_looks_broken(
     admin: Client, cluster: FakeCluster, running: Execution, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -118,6 +118,8 @@ class FakeAgent:
     """How often a job was toggled."""
     executions: list[dict[str, Any]] = field(default_factory=list)
     outputs: dict[str, bytes] = field(default_factory=dict)
+    not_kept: int = 0
+    """How many bytes the first line of each output stands for, besides its own."""
     members: list[dict[str, Any]] = field(default_factory=lambda: [make_member("one", leader=True)])
     tokens: list[dict[str, Any]] = field(default_factory=list)
     mesh: dict[str, Any] = field(default_factory=dict)
@@ -273,7 +275,10 @@ class Handler(BaseHTTPRequestHandler):
         request = Request(self.command, split.path, parse_qs(split.query), dict(self.headers), body)
         reply = self.agent.answer(request)
         if request.path.endswith("/output") and isinstance(reply.value, bytes):
-            reply.value = reply.value[int(request.query.get("offset", ["0"])[0]) :]
+            offset, not_kept = int(request.query.get("offset", ["0"])[0]), self.agent.not_kept
+            if not_kept:
+                reply.headers |= {"X-Meshcron-Over": "false", "X-Meshcron-Offset": str(not_kept + len(reply.value))}
+            reply.value = reply.value[max(0, offset - not_kept) :]
         raw = reply.value if isinstance(reply.value, bytes) else json.dumps(reply.value).encode()
         self.send_response(reply.status)
         for name, value in reply.headers.items():

@@ -219,19 +219,34 @@ def test_following_goes_on_at_the_agents_new_port(script: Any) -> None:
     assert len(old.asked) == 1
 
 
+def piece(content: bytes, over: str, offset: int) -> bytes:
+    """An answer with a piece of an output."""
+    said = b"X-Meshcron-Over: %s\r\nX-Meshcron-Offset: %d\r\n" % (over.encode(), offset)
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(content), said, content)
+
+
 def test_following_by_pieces(script: Any) -> None:
     """An agent without the log answers one after the other, until nothing more will come; the offset of the next is the
     agent's to say, for what is not kept is left out."""
-
-    def piece(content: bytes, over: str, offset: int) -> bytes:
-        said = b"X-Meshcron-Over: %s\r\nX-Meshcron-Offset: %d\r\n" % (over.encode(), offset)
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(content), said, content)
-
     server = script(
         piece(b"one\n", "false", 4), piece(b"", "false", 4), piece(b"[gap]", "false", 99), piece(b"z", "true", 100)
     )
     assert b"".join(Client(Endpoint(server.url, "t")).output("a", "7-x", follow=True)) == b"one\n[gap]z"
     assert [line.split(b"offset=")[1].split(b"&")[0] for line in server.asked] == [b"0", b"4", b"4", b"99"]
+
+
+def test_what_there_is_by_pieces(script: Any) -> None:
+    """Until one is empty or the last, or from an older agent all at once; each with where the next begins."""
+    server = script(piece(b"one\n", "false", 4), piece(b"[gap]", "false", 99), piece(b"", "false", 99), chunked(b"two"))
+    client = Client(Endpoint(server.url, "t"))
+    assert list(client.pieces("a", "7-x")) == [(b"one\n", 4), (b"[gap]", 99), (b"", 99)]
+    assert list(client.pieces("a", "7-x", 99)) == [(b"two", 102)]
+    assert [line.split(b" ")[1].partition(b"?")[2] for line in server.asked] == [
+        b"offset=0&piece=true",
+        b"offset=4&piece=true",
+        b"offset=99&piece=true",
+        b"offset=99&piece=true",
+    ]
 
 
 def test_an_output_that_is_not_followed_fails_at_once(script: Any) -> None:

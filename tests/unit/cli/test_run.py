@@ -86,6 +86,22 @@ def test_wait_streams_and_ends_as_the_job(cli: Any, agent: Any) -> None:
     assert offsets == [["0"], ["0"], ["6"], ["13"]]
 
 
+def test_what_is_not_kept_is_told_once(cli: Any, agent: Any) -> None:
+    """The line that says so is shorter than what it stands for: the agent says where to go on."""
+    agent.not_kept = 1000
+    script(
+        agent,
+        lambda: (
+            agent.executions.append(execution(status="running", exit_code=None)),
+            agent.outputs.update({"1-one": b"[1000 bytes not kept]\n"}),
+        ),
+        lambda: agent.outputs.update({"1-one": b"[1000 bytes not kept]\ntail\n"}),
+        lambda: None,
+        lambda: agent.executions[0].update(status="success", exit_code=0),
+    )
+    assert cli("run", "hello", "--wait").stdout == "[1000 bytes not kept]\ntail\n"
+
+
 def test_wait_waits_while_the_run_is_queued(cli: Any, agent: Any) -> None:
     """A run behind another one of its job has no execution yet; that is no error."""
     script(
