@@ -1,7 +1,7 @@
 """From a Launch to what is handed to the kernel: words, environment, working directory, user. Starts nothing.
 
 Whatever can be known to be wrong beforehand is refused here, with the remedy, so that "not started" means that nothing
-ran. It reads the machine's users and looks for files; it changes nothing.
+ran. It reads the machine's users and looks for files, on this machine's own disks only; it changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from meshcron.errors import InvalidRequest
 from meshcron.model import Launch, Limits
+from meshcron.runtime.network_mounts import NetworkMounts
 from meshcron.runtime.open_files import lowering
 from meshcron.runtime.process_table import ENV_MARK
 from meshcron.runtime.trampoline import PLAIN, SHELL, SWITCHED, job_script
@@ -112,6 +113,7 @@ class Planner:
         self._policy = policy
         self._own = own
         self._tools = tools
+        self._network = NetworkMounts()
         self._first = "" if open_files is None else lowering(open_files)
         self._vector_bytes_max = os.sysconf("SC_ARG_MAX")
 
@@ -123,8 +125,8 @@ class Planner:
         user = self._user(launch.run_as_user)
         env = user.environment() | launch.env
         _check_texts(launch, env)
-        folders = _folders(launch.cwd, user.home)
-        words = [*self._wrapping(launch, user), *_words(launch, env, folders[0])]
+        folders = self._folders(launch.cwd, user.home)
+        words = [*self._wrapping(launch, user), *self._words(launch, env, folders[0])]
         mark = f"{ENV_MARK}={env[ENV_MARK]}" if env.get(ENV_MARK) else ""
         self._check_size([*words, *(f"{name}={value}" for name, value in env.items())])
         payload = _bytes("payload", launch.payload)
@@ -191,6 +193,45 @@ class Planner:
             words.append(f"--nproc={_lowered(resource.RLIMIT_NPROC, limits.processes)}")
         return [*words, "--"]
 
+    def _folders(self, cwd: str, home: str) -> tuple[str, ...]:
+        """Where the job runs: what it asks for, or else its user's home, or / where that is not there (`nobody`)."""
+        if not cwd:
+            return (home, "/") if home and self._may_be_there(Path(home)) else ("/",)
+        path = Path(home or "/") / cwd
+        if not self._may_be_there(path):
+            why = f"no folder {cwd!r} on this machine"
+            raise InvalidRequest("cwd", why, "create it, or choose machines that have it")
+        return (str(path),)
+
+    def _may_be_there(self, path: Path) -> bool:
+        """False where it is certain that this is no folder. On another machine's disk the job itself finds out."""
+        try:
+            return self._network.hold(path) or path.is_dir()
+        except ValueError:  # a NUL in it
+            return False
+
+    def _words(self, launch: Launch, env: Mapping[str, str], folder: str) -> list[str]:
+        if launch.shell:
+            return [SHELL, "-c", launch.command]
+        try:
+            words = shlex.split(launch.command)
+        except ValueError as error:
+            raise InvalidRequest("command", f"cannot be split into words: {error}", "close the quotation") from None
+        if not words:
+            raise InvalidRequest("command", "is empty", "name a program")
+        return [self._program(words[0], env.get("PATH", ""), folder), *words[1:]]
+
+    def _program(self, name: str, path: str, folder: str) -> str:
+        """The file of a program named without a shell: with its folder, so that no shell takes it for a builtin."""
+        named = Path(folder, name)
+        if "/" in name and self._network.hold(named):
+            return str(named)
+        found = shutil.which(named if "/" in name else name, path=path)
+        if found is None:
+            where = f"searched in {folder} and PATH={path}"
+            raise InvalidRequest("command", f"no program {name!r} on this machine", where)
+        return str(Path(folder, found))
+
     @staticmethod
     def _tool(field: str, name: str, path: str) -> str:
         if not path:
@@ -233,40 +274,6 @@ def _bytes(field: str, text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise InvalidRequest(field, "has half a surrogate pair", "it cannot be written as UTF-8") from None
-
-
-def _folders(cwd: str, home: str) -> tuple[str, ...]:
-    """Where the job runs: what it asks for, or else its user's home, or / where that home is not there (`nobody`)."""
-    if not cwd:
-        return (home, "/") if home and Path(home).is_dir() else ("/",)
-    path = Path(home or "/") / cwd
-    try:
-        found = path.is_dir()
-    except ValueError:  # a NUL in it
-        found = False
-    if not found:
-        raise InvalidRequest("cwd", f"no folder {cwd!r} on this machine", "create it, or choose machines that have it")
-    return (str(path),)
-
-
-def _words(launch: Launch, env: Mapping[str, str], folder: str) -> list[str]:
-    if launch.shell:
-        return [SHELL, "-c", launch.command]
-    try:
-        words = shlex.split(launch.command)
-    except ValueError as error:
-        raise InvalidRequest("command", f"cannot be split into words: {error}", "close the quotation") from None
-    if not words:
-        raise InvalidRequest("command", "is empty", "name a program")
-    return [_program(words[0], env.get("PATH", ""), folder), *words[1:]]
-
-
-def _program(name: str, path: str, folder: str) -> str:
-    """The file of a program named without a shell: with its folder, so that no shell takes it for a builtin."""
-    found = shutil.which(Path(folder, name) if "/" in name else name, path=path)
-    if found is None:
-        raise InvalidRequest("command", f"no program {name!r} on this machine", f"searched in {folder} and PATH={path}")
-    return str(Path(folder, found))
 
 
 _REMEDIES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pwd
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from meshcron.errors import InvalidRequest
 from meshcron.model import Launch, Limits
 from meshcron.runtime.launch import Planner, RunAsPolicy, Tools, User, why_not
+from meshcron.runtime.network_mounts import NetworkMounts
 from meshcron.runtime.trampoline import PLAIN, SWITCHED
 
 ROOT = User("root", 0, 0, "/root")
@@ -99,6 +101,21 @@ def test_a_user_that_cannot_be_had_is_refused_with_the_remedy(own: User, tools: 
         planner.plan(launch(run_as_user=user), FOLDER)
     assert words in str(refusal.value)
     assert refusal.value.field == "run_as_user"
+
+
+def test_nothing_is_asked_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be away, and the agent with it: whether folder and program are there the job finds out."""
+
+    def hang(*_: object, **__: object) -> None:
+        raise AssertionError("here the agent would stand still")
+
+    monkeypatch.setattr(NetworkMounts, "hold", lambda _, path: str(path).startswith("/home/alice"))
+    monkeypatch.setattr(Path, "is_dir", hang)
+    monkeypatch.setattr(shutil, "which", hang)
+    planner = Planner(RunAsPolicy(), ALICE, TOOLS)
+    for cwd, folder in {"": "/home/alice", "far": "/home/alice/far"}.items():
+        plan = planner.plan(launch("bin/tool -x", shell=False, cwd=cwd), FOLDER)
+        assert plan.argv[-3:] == [folder, f"{folder}/bin/tool", "-x"]
 
 
 def test_limits_only_ever_lower(monkeypatch: pytest.MonkeyPatch) -> None:
