@@ -289,6 +289,8 @@ class Admit(Struct, frozen=True, tag="admit"):
 
     profile: Profile
     token: Token | None = None
+    roster_index: int = -1
+    """The last roster change that the gate knew of; older than a removal, it lets nobody in. -1 = an older build."""
 
 
 class RosterNews(Struct, frozen=True, tag="roster_news", kw_only=True):

@@ -250,7 +250,7 @@ class Gate:
         elif member is not None:
             self._known.learn_endpoint(profile.node_id, profile.endpoint)
         elif not hello.cluster:
-            self._pass_on(messages.Admit(profile, hello.token), turn)
+            self._pass_on(messages.Admit(profile, hello.token, self._known.roster_index), turn)
         elif hello.cluster != cluster:
             self._encounters.met(hello.cluster, turn, virgin=hello.virgin)
 

@@ -62,6 +62,8 @@ class Stewardship:
         self._admitting: dict[str, int] = {}
         self._to_admit: dict[str, Admit] = {}
         """Who knocked meanwhile."""
+        self._removed_index = state.roster_index
+        """Up to which roster change somebody may have been removed."""
         self._newcomers: dict[str, Profile] = {}
         self._draining: dict[str, int] = {}
         """Members that leave and have something open: until when they are waited for."""
@@ -212,6 +214,8 @@ class Stewardship:
         profile = message.profile
         if profile.protocol < self._state.protocol:
             return  # the gate that it knocked at was behind; the next one says so
+        if 0 <= message.roster_index < self._removed_index:
+            return  # a word that hung: it may be of somebody who was removed since. Who lives knocks again
         if self._state.dissolved or not self._ledger.can_propose(turn.now.boot_us):
             return
         if any(one.public_key == profile.public_key != "" for one in self._state.members.values()):
@@ -263,6 +267,8 @@ class Stewardship:
         """An entry is applied: ours is on its way no more."""
         match entry:
             case entries.MemberPut() | entries.MemberRemove():
+                if isinstance(entry, entries.MemberRemove) or entry.replaces >= 0:
+                    self._removed_index = self._state.roster_index
                 self._admitting.clear()
                 self._restating = False
                 self._admit_next(turn)

@@ -969,6 +969,15 @@ MUTATIONS = (
         "it accuses others of its own silence",
     ),
     Mutation(
+        "an old word lets nobody in",
+        Stewardship,
+        "admit",
+        "0 <= message.roster_index < self._removed_index",
+        "False",
+        scripts.test_a_knock_that_hung_lets_nobody_back_in,
+        "who was removed is let in again",
+    ),
+    Mutation(
         "what is too late does not run",
         runner.Runner,
         "_wait",

@@ -15,7 +15,7 @@ import pytest
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects
-from meshcron.core.events import KnockAnswered, Proposed
+from meshcron.core.events import KnockAnswered, MessageReceived, Proposed
 from meshcron.core.intents import NO_MATCH
 from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
@@ -2092,6 +2092,28 @@ def test_a_member_that_leaves_is_not_waited_for_without_end() -> None:
         assert [(one.status, one.reason) for one in runs_of(world, uid)] == [(Status.LOST, "its agent was removed")]
         leaving.crash()
         at_end(world, restart=False)
+
+
+def test_a_knock_that_hung_lets_nobody_back_in() -> None:
+    """A gate's word to the leader comes when its newcomer was a member, and was removed: also at the next leader."""
+    world = grown(91, 4)
+    leaving = next(host for host in world.hosts if host.node_id not in led(world).agent.ledger.voters)
+    beat = led(world).agent.membership.beat_of(leaving.node_id)
+    assert beat is not None
+    hung = messages.Admit(beat.profile, None, led(world).agent.state.roster_index)
+    ask(world, commands.RemoveMember(leaving.name))
+    assert world.run_until(lambda: led(world).agent.state.member_of(leaving.node_id) is None, 20), world.describe()
+    leaving.crash()
+    for _ in range(2):
+        leader = led(world)
+        leader.give(MessageReceived(follower(world).node_id, hung))
+        world.run_for(1)
+        assert leader.agent.state.member_of(leaving.node_id) is None, "who was removed is let in again"
+        leader.crash()
+        assert world.run_until(lambda: world.leader() is not None, 10)
+        world.run_for(1)
+        leader.start()
+    at_end(world, restart=False)
 
 
 def test_a_dead_member_that_is_sent_away_is_removed_at_once() -> None:
