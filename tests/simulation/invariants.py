@@ -175,13 +175,18 @@ def check_bounds(world: Cluster) -> None:
 
 def check_forgotten(host: Host) -> None:
     """17: an agent remembers what is over for as long as a copy of its order could be accepted, and looks once a
-    second; by then its heap of due times has let go of it, too."""
+    second; by then its heap of due times has let go of it, too. What came later than that, as an order that hung for
+    minutes or the acknowledgement of a long run, goes with the next look: then the last one was just now."""
     runner, cluster_us = host.agent.runner, host.agent.clock.cluster_us(host.now())
     remembered = sorted(id_ for _, id_ in runner._forgettable)
     assert remembered == sorted(runner._seen), f"17: {host.name} remembers for ever what is over"
     latest_us = cluster_us + intents.START_WINDOW_US + host.agent._settings.horizon_us
+    past_us, looked_us = cluster_us - 2 * FORGET_EVERY_US, host.now().boot_us - runner._forgot_boot_us
     for at_us, id_ in (*runner._due, *runner._forgettable):
-        assert cluster_us - 2 * FORGET_EVERY_US < at_us <= latest_us, f"17: {host.name} remembers {id_} for too long"
+        assert at_us <= latest_us, f"17: {host.name} remembers {id_} for too long"
+    assert all(at_us > past_us for at_us, _ in runner._due), f"17: {host.name} remembers what was due"
+    if looked_us >= 2 * FORGET_EVERY_US:
+        assert all(at_us > past_us for at_us, _ in runner._forgettable), f"17: {host.name} does not forget"
 
 
 def check_dispatched(host: Host) -> None:
