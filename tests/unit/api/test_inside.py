@@ -191,6 +191,13 @@ def test_an_answer_that_is_too_large_is_none(both: Both, cluster: FakeCluster) -
     assert told.body == b"x" * 200_000
 
 
+async def looked(cluster: FakeCluster, times: int) -> None:
+    """Wait until somebody has read an output so often."""
+    async with asyncio.timeout(5):
+        while cluster.reads < times:  # noqa: ASYNC110 - the fake sets no asyncio.Event
+            await asyncio.sleep(0.001)
+
+
 def test_an_answer_that_breaks_off_is_none(both: Both, cluster: FakeCluster) -> None:
     """Not half of it: whoever passed the request on says that there was no answer, and is asked again."""
     cluster.add_job("there")
@@ -199,7 +206,7 @@ def test_an_answer_that_breaks_off_is_none(both: Both, cluster: FakeCluster) -> 
 
     async def broken() -> Told | None:
         asked = asyncio.ensure_future(ask_inside(both.api, "GET", f"{OUTPUT}?follow=true", ADMIN, b"", most=MOST))
-        await asyncio.sleep(0.01)
+        await looked(cluster, 1)
         cluster.unread = NoLeader("the agent that ran it cannot show its output at the moment; try again")
         return await asked
 
@@ -215,9 +222,7 @@ def test_a_handler_hears_that_the_asker_is_gone(both: Both, cluster: FakeCluster
     async def given_up() -> tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]:
         before = asyncio.all_tasks()
         asked = asyncio.ensure_future(ask_inside(both.api, "GET", f"{OUTPUT}?follow=true", ADMIN, b"", most=MOST))
-        async with asyncio.timeout(5):
-            while cluster.reads < 2:  # noqa: ASYNC110 - the fake sets no asyncio.Event
-                await asyncio.sleep(0.001)
+        await looked(cluster, 2)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
