@@ -203,9 +203,11 @@ class Mesh:
                 addresses = interface_addresses(self._place.mdns_interfaces)
             except OSError:  # no descriptor left to ask with
                 continue
-            if addresses and addresses != self._addresses:
+            if not addresses:
+                continue
+            if addresses != self._addresses:
                 self._move(addresses)
-            if addresses and self._discovery is not None:
+            if self._discovery is not None:
                 await self._discovery.move(addresses)
 
     def _move(self, addresses: list[str]) -> None:

@@ -40,9 +40,10 @@ class NetworkMounts:
         at, rest, links = "/", deque(str(path).split("/")), 0
         while rest:
             part = rest.popleft()
+            if part in {"", "."}:
+                continue
             if part == "..":
                 at = str(Path(at).parent)
-            if part in {"", ".", ".."}:
                 continue
             there = Path(at, part)
             if str(there) in self._points:
