@@ -160,7 +160,7 @@ class Process:
                 return self._start_anew(sockets, "others vote in its cluster, which goes on without it")
             self._key = found or self._new_key()
             keep_key(self._key, self._folder)
-            parts = self._build(loaded)
+            parts = self._build(markers.as_itself(self._folder, loaded))
             del loaded  # as large as the catalog, and this frame lives as long as the agent
             return await self._with_store(parts, sockets, secured)
         except OSError as error:

@@ -225,6 +225,8 @@ class Hello(Struct, frozen=True, tag="hello"):
     """Its own local token (the hash), committed with its admission."""
     echo: str = ""
     """What the gate said last (`Wait.nonce`): a Hello that hung in a queue cannot know it."""
+    remembers: str = ""
+    """Of one that belongs to none yet: the cluster whose orders it obeyed before this start, under this node id."""
 
 
 class MemberInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -128,6 +128,7 @@ class Gate:
             virgin=self._state.is_virgin(),
             token=self._settings.local_token,
             echo=self._echo,
+            remembers="" if self._known.cluster else self._runner.cluster,
         )
 
     def _knock(self, turn: Turn) -> None:
@@ -160,7 +161,8 @@ class Gate:
         profile, ours = self._profile(), self._known.cluster
         if not ours:
             return self._admission.answer_as_newcomer(profile)
-        if hello.cluster == ours and hello.generation > self._runner.fence.generation:
+        theirs = self._claimed(hello)
+        if theirs == ours and hello.generation > self._runner.fence.generation:
             return Wait(profile, ours, "it lives in a higher generation", virgin=False)
         member = self._known.member(hello.profile.node_id)
         if why := self._why_not(hello, member):
@@ -171,11 +173,11 @@ class Gate:
         if judged:
             nonce = self._copies.nonce(now.boot_us) if judged == "unproven" else ""
             return Wait(profile, ours, "another start of this agent was heard", nonce=nonce)
-        if member is not None and hello.cluster in ("", ours):
+        if member is not None and theirs in ("", ours):
             return self._welcome(profile)
-        if hello.cluster == ours:
+        if theirs == ours:
             return self._no_member_any_more(hello)
-        if hello.cluster:
+        if theirs:
             why = "this is another cluster of the same key"
             return Wait(profile, ours, why, self._state.is_virgin(), led=bool(self._leadership.leader))
         holder = next((one for one in self._known.roster() if one.name == hello.profile.name), None)
@@ -184,6 +186,11 @@ class Gate:
         if not self._settings.eligible:
             return Wait(profile, ours, "others admit it", self._state.is_virgin(), self._admitting_gates())
         return Wait(profile, ours, "it is being admitted", self._state.is_virgin())
+
+    def _claimed(self, hello: Hello) -> str:
+        """To which cluster it belongs by its own word. Who holds no log knows that after a start only by what it has
+        obeyed; of any other cluster than ours that says nothing, for that may be gone."""
+        return hello.remembers if hello.remembers == self._known.cluster else hello.cluster
 
     def _why_not(self, hello: Hello, member: MemberInfo | None) -> str:
         """Why this agent can be no member as it is; "" = it can."""
@@ -241,18 +248,19 @@ class Gate:
             self._copies.met(profile, hello.echo, turn)
             return
         member = self._known.member(profile.node_id)
-        recovered = hello.cluster == cluster and hello.generation > self._runner.fence.generation
+        theirs = self._claimed(hello)
+        recovered = theirs == cluster and hello.generation > self._runner.fence.generation
         if not recovered and self._why_not(hello, member):
             return  # it was refused
-        if recovered or (member is not None and hello.cluster not in ("", cluster)):
+        if recovered or (member is not None and theirs not in ("", cluster)):
             # Only an answer to a question of ours is believed, and a gate has the cluster key: ask there.
             self.found(Found(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id), turn)
         elif member is not None:
             self._known.learn_endpoint(profile.node_id, profile.endpoint)
-        elif not hello.cluster:
+        elif not theirs:
             self._pass_on(messages.Admit(profile, hello.token, self._known.roster_index), turn)
-        elif hello.cluster != cluster:
-            self._encounters.met(hello.cluster, turn, virgin=hello.virgin)
+        elif theirs != cluster:
+            self._encounters.met(theirs, turn, virgin=hello.virgin)
 
     def _pass_on(self, request: messages.Admit, turn: Turn) -> None:
         """A newcomer, to whom admits it."""
@@ -316,7 +324,7 @@ class Gate:
             self._admission.heard_newcomer(wait.profile, turn.now.boot_us)
 
     def _refused(self, no: Refused, turn: Turn) -> None:
-        cluster = self._known.cluster
+        cluster = self._known.cluster or self._runner.cluster
         if no.is_copy:
             self.is_copy = True
             turn.at_once(Halt(no.why))

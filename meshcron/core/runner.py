@@ -479,6 +479,11 @@ class Runner:
     # what the status page and the tests ask
 
     @property
+    def cluster(self) -> str:
+        """Whose orders it obeys, or obeyed before this start; "" = nobody's yet."""
+        return self._cluster
+
+    @property
     def mark_cluster_us(self) -> int:
         """The durable high-water mark of cluster time: nothing that had to start by then is accepted any more."""
         return self._mark_cluster_us

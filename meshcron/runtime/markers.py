@@ -86,6 +86,15 @@ def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
     return bool(voters - set(begun.formers)) if begun.why == "adopted" else len(voters) > 1
 
 
+def as_itself(folder: Path, loaded: Loaded) -> Loaded:
+    """Without the cluster whose orders an adopted or salvaged directory obeyed: that was under another node id, and
+    this one was removed from nowhere. Raises OSError, StartRefused."""
+    begun = recovery(folder)
+    if begun is None or begun.why == "alone":
+        return loaded
+    return replace(loaded, mark=replace(loaded.mark, cluster=""))
+
+
 def mark_copy(folder: Path, agent: Agent) -> None:
     """Remember that the others know this directory for a copy: --adopt-data-dir then counts, wherever it lies."""
     if agent.is_copy:

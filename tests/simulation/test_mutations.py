@@ -978,6 +978,15 @@ MUTATIONS = (
         "who was removed is let in again",
     ),
     Mutation(
+        "who remembers that it was a member is refused",
+        Gate,
+        "_claimed",
+        "hello.remembers if hello.remembers == self._known.cluster else hello.cluster",
+        "hello.cluster",
+        scripts.test_a_worker_that_was_removed_while_it_was_down_stays_away,
+        "who was removed is let in again",
+    ),
+    Mutation(
         "what is too late does not run",
         runner.Runner,
         "_wait",

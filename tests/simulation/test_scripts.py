@@ -2116,6 +2116,48 @@ def test_a_knock_that_hung_lets_nobody_back_in() -> None:
     at_end(world, restart=False)
 
 
+def test_a_worker_that_was_removed_while_it_was_down_stays_away() -> None:
+    """It holds no log, and cannot know: but it remembers whose orders it obeyed, and is refused by that."""
+    world = grown(92, 3)
+    worker = world.add({"role": "worker"}, eligible=False)
+    worker.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(worker.node_id) is not None, 20), world.describe()
+    world.run_for(2)
+    worker.crash()
+    ask(world, commands.RemoveMember(worker.name))
+    assert world.run_until(lambda: led(world).agent.state.member_of(worker.node_id) is None, 20), world.describe()
+    worker.start()
+    world.run_for(10)
+    assert led(world).agent.state.member_of(worker.node_id) is None, "who was removed is let in again"
+    assert standing(worker).why_not_ready() == REMOVED
+    worker.crash()
+    worker.wipe()
+    worker.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(worker.node_id) is not None, 20), world.describe()
+    at_end(world, restart=False)
+
+
+def test_a_worker_of_before_a_recovery_that_starts_again_joins_as_a_new_one() -> None:
+    """It was admitted by entries that the survivor did not have, and was down when the cluster went on without them."""
+    world = grown(93, 3)
+    survivor = follower(world)
+    survivor.crash()
+    worker = world.add({"role": "worker"}, eligible=False)
+    worker.start()
+    assert world.run_until(lambda: led(world).agent.state.member_of(worker.node_id) is not None, 20), world.describe()
+    world.run_for(2)
+    for host in world.hosts:
+        if host is not survivor:
+            host.crash()
+    node_id, survivor.recovers = worker.node_id, True
+    survivor.start()
+    led(world, 20)
+    worker.start()
+    assert world.run_until(lambda: _all_members(world, led(world)), 30), world.describe()
+    assert worker.node_id != node_id
+    at_end(world, restart=False)
+
+
 def test_a_dead_member_that_is_sent_away_is_removed_at_once() -> None:
     """Nobody can say what became of what is open on it: that is lost."""
     world = grown(25, 4)
@@ -2162,7 +2204,7 @@ REMOVED = "a member refuses this agent: it was removed from this cluster; start 
 
 @pytest.mark.parametrize("eligible", [True, False], ids=["voter", "worker"])
 def test_a_removed_member_says_so(eligible: bool) -> None:
-    """Of itself, and to whoever wants it to do something; a voter also after it was started again."""
+    """Of itself, and to whoever wants it to do something; also after it was started again."""
     world = grown(51, 3)
     leaving = world.add(eligible=eligible)
     leaving.start()
@@ -2176,11 +2218,10 @@ def test_a_removed_member_says_so(eligible: bool) -> None:
     assert standing(leaving).why_not_ready() == REMOVED
     with pytest.raises(RefusedByMembers, match="it was removed from this cluster"):
         others_of(leaving).where()
-    if eligible:  # a worker holds no log: it begins as a newcomer
-        leaving.crash()
-        leaving.start()
-        world.run_for(5)
-        assert standing(leaving).why_not_ready() == REMOVED
+    leaving.crash()
+    leaving.start()
+    world.run_for(5)
+    assert standing(leaving).why_not_ready() == REMOVED
     leaving.crash()
     at_end(world, restart=False)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.errors import StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.messages import next_generation
+from meshcron.rows import MarkRow
 from meshcron.runtime import markers
 from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, drawn_identity
 from meshcron.store.directory import COPY_FILE, NODE_FILE
-from tests.unit.core.disk import NODE
+from tests.unit.core.disk import CLUSTER, NODE
 from tests.unit.core.lab import Lab
 
 
@@ -80,6 +83,19 @@ def test_where_nothing_was_formed_nothing_is_recovered(tmp_path: Path) -> None:
     for _ in range(2):
         markers.drop(tmp_path)
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("why", "cluster"), [("adopted", ""), ("salvaged", ""), ("alone", CLUSTER), (None, CLUSTER)])
+def test_what_another_node_id_obeyed_is_no_memory_of_this_one(
+    tmp_path: Path, why: Literal["adopted", "salvaged", "alone"] | None, cluster: str
+) -> None:
+    """It would be refused as one that was removed. Fence and mark stay: they refuse too much at worst."""
+    lab = Lab()
+    mark = MarkRow(7, 2, 3, CLUSTER)
+    lab.disk.write([mark])
+    if why is not None:
+        begin_recovery(tmp_path, Recovery(why))
+    assert markers.as_itself(tmp_path, lab.disk.load()).mark == replace(mark, cluster=cluster)
 
 
 def test_a_garbled_marker_is_no_licence(tmp_path: Path) -> None:
