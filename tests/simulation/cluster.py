@@ -1095,7 +1095,7 @@ class Cluster:
             case messages.VoteReply(granted=True):
                 self._vote(source, message.term, to)
             case messages.Appended(ok=True):
-                held = _durable_index(source.disk)
+                held = max(_durable_index(source.disk), source.disk.left.get(message.term, 0))
                 assert message.match_index <= held, f"{source.name} acknowledges {message.match_index}, holds {held}"
             case messages.RunAck():
                 taken = {ack.execution_id for ack in message.acks if ack.state == "accepted"}

@@ -41,6 +41,9 @@ class Disk:
         self.mark = MarkRow(0, 0, 0)
         self.taken: set[str] = set()
         """Every execution that ever had a `seen` row: one group may write and forget it."""
+        self.left: dict[int, int] = {}
+        """By term: how far the log went when the next one was entered. One group may write entries of a term and cut
+        them off in a later one; their acknowledgement is late then, and no lie."""
 
     def write(self, some: tuple[rows.Row, ...]) -> None:
         for row in some:
@@ -61,6 +64,8 @@ class Disk:
                 before = self.ballot
                 again = row.term == before.term and before.voted_for in ("", row.voted_for)
                 assert row.term > before.term or again, f"2: a second vote in term {row.term}"
+                if row.term > before.term:
+                    self.left[before.term] = self.last_index
                 self.ballot = row
             case rows.MarkRow():
                 fence, old = (row.generation, row.term), (self.mark.generation, self.mark.term)
