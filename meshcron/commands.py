@@ -36,7 +36,8 @@ class RunJob(Struct, frozen=True, tag="run_job"):
 
 
 class StopRun(Struct, frozen=True, tag="stop_run"):
-    """Kill what runs of one run, stop what is armed. With `execution_id` only that execution."""
+    """Kill what runs of one run, stop what is armed, give up what is owed. With `execution_id` only that execution, and
+    its retry."""
 
     run_id: str
     execution_id: str = ""

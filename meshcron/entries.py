@@ -227,7 +227,8 @@ class Reseat(Struct, frozen=True, tag="reseat"):
 
 
 class StopEntry(Struct, frozen=True, tag="stop", omit_defaults=True):
-    """Stop executions: `kill` also ends what runs. Owed rows of their runs become `skipped: stopped`."""
+    """Stop executions: `kill` also ends what runs. What is owed to `run_ids`, and the retries of the executions, become
+    `skipped: stopped`."""
 
     execution_ids: tuple[str, ...]
     run_ids: tuple[str, ...]

@@ -42,17 +42,25 @@ class Stops:
                 self._fold.ask_stop(execution, kill=False)
 
     def stop(self, entry: entries.StopEntry) -> StopAnswer:
-        """Executions, and runs that are owed. Raises UnknownExecution where a call's run has neither."""
+        """Executions and their retries, and what is owed to runs. Raises UnknownExecution for a call without any."""
         found = [self._state.open[id_] for id_ in entry.execution_ids if id_ in self._state.open]
         run_ids = frozenset(entry.run_ids)
-        some = [row for row in self._state.owed.values() if row.run_id in run_ids and row.kind != "late"]
-        owed = sorted(some, key=lambda row: row.key)
+        retries = {f"retry|{id_}" for id_ in entry.execution_ids}
+        owed = sorted(
+            (
+                row
+                for row in self._state.owed.values()
+                if (row.run_id in run_ids and row.kind != "late") or row.key in retries
+            ),
+            key=lambda row: row.key,
+        )
         if entry.call and not found and not owed:
-            raise UnknownExecution(" ".join(entry.run_ids))
+            raise UnknownExecution(" ".join(entry.run_ids or entry.execution_ids))
         for execution in found:
             self._fold.ask_stop(execution, kill=entry.kill)
         for row in owed:
             if state := self._state.job_state(row.uid):
                 self.skip_owed(state, row)
+        of_runs = *entry.run_ids, *(one.run_id for one in found), *(row.run_id for row in owed)
         public_ids = tuple(execution.public_id for execution in found)
-        return StopAnswer(entry.run_ids[0] if entry.run_ids else "", public_ids)
+        return StopAnswer(next(iter(of_runs), ""), public_ids)

@@ -191,14 +191,15 @@ class Proposals:
 
     def _stop_run(self, command: commands.StopRun, call: str) -> entries.StopEntry:
         """One entry: a run has at most one execution open for each member, some 2,600 at 35 bytes."""
+        if id_ := command.execution_id:
+            one = self._state.open.get(id_) or self._state.owed.get(f"retry|{id_}")
+            if one is None or one.run_id != command.run_id:
+                raise UnknownExecution(id_)
+            return entries.StopEntry((id_,), (), kill=True, call=call)
         found = tuple(
-            sorted(
-                execution.id
-                for execution in self._state.open.values()
-                if execution.run_id == command.run_id and command.execution_id in ("", execution.id)
-            )
+            sorted(execution.id for execution in self._state.open.values() if execution.run_id == command.run_id)
         )
         owed = any(row.run_id == command.run_id for row in self._state.owed.values())
         if not found and not owed:
-            raise UnknownExecution(command.execution_id or command.run_id)
+            raise UnknownExecution(command.run_id)
         return entries.StopEntry(found, (command.run_id,), kill=True, call=call)

@@ -514,6 +514,20 @@ def test_stopping_a_run_ends_its_retry(book: Book) -> None:
     ]
 
 
+def test_stopping_one_execution_leaves_the_others_their_retries() -> None:
+    """Those of its own run are other agents' attempts. Its own goes."""
+    book = Book(members=2)
+    book.put(retries=3)
+    first, second = book.launch(1, targets=(1, 2)).opened
+    for one in (first, second):
+        book.end(one, success=False)
+    assert sorted(book.state.owed) == sorted(f"retry|{one.id}" for one in (first, second))
+    applied = book.apply(entries.StopEntry((first.id,), (), kill=True, call="x"))
+    assert applied.outcome == StopAnswer(first.run_id, ())
+    assert list(book.state.owed) == [f"retry|{second.id}"]
+    assert isinstance(book.apply(entries.StopEntry((first.id,), (), kill=True, call="y")).outcome, UnknownExecution)
+
+
 def test_stopping_what_is_over_is_told_to_the_caller(book: Book) -> None:
     """It ended on the way; a stop of the leader's own (replace) just finds nothing."""
     execution = book.launch(1).opened[0]

@@ -354,6 +354,21 @@ def test_a_run_is_killed(lab: Lab) -> None:
     assert lab.only().status == "killed"
 
 
+def test_one_execution_is_killed_or_its_retry_given_up(lab: Lab) -> None:
+    """What is over, and owes nothing, is nobody's."""
+    put(lab, retries=3, retry_delay_us=60 * SECOND_US)
+    run_id = lab.run()
+    one = lab.only()
+    asked = commands.StopRun(run_id, one.id)
+    lab.end_all(code=1)
+    assert lab.ask(asked) == commands.StopAnswer(run_id, ())
+    assert isinstance(lab.ask(asked), UnknownExecution)
+    second = lab.run()
+    running = next(iter(lab.agent.state.open.values()))
+    assert lab.ask(commands.StopRun(second, running.id)) == commands.StopAnswer(second, (running.public_id,))
+    assert lab.signals == [(running.id, False)]
+
+
 def test_a_run_that_waits_for_its_retry_is_stopped(lab: Lab) -> None:
     """There is no process: what is owed becomes skipped."""
     put(lab, retries=3, retry_delay_us=60 * SECOND_US)
