@@ -273,6 +273,8 @@ class Wait(Struct, frozen=True, tag="wait"):
     """Its cluster has a leader."""
     nonce: str = ""
     """Knock again with this in `Hello.echo`: it shows that you speak now."""
+    remembers: str = ""
+    """Of one that looks for a cluster: as in Hello."""
 
 
 class Refused(Struct, frozen=True, tag="refused"):

@@ -18,6 +18,11 @@ from meshcron.model import SECOND_US, Instant
 LOOK_AROUND_US = 2 * SECOND_US
 """So long a newcomer with a key looks for others before it forms a cluster."""
 
+MISS_US = 600 * SECOND_US
+"""So long one that remembers a cluster, and holds nothing of its log, looks for that before it forms another one. After
+a power cut it may be the first that is back, and would give up its node id, and with it its runs, once the others are:
+ours, longer than machines and switches take to start."""
+
 KNOCK_MIN_US = SECOND_US // 4
 LOOK_US = SECOND_US
 """How often is asked whether the agents at known addresses are heard."""
@@ -95,7 +100,11 @@ _Placed = tuple[tuple[str, int], Address]
 class Admission:
     """This agent's way into a cluster, and what it does at its own gate before it is in one."""
 
-    def __init__(self, node_id: str, *, form_at_once: bool, expect: int, eligible: bool) -> None:
+    def __init__(
+        self, node_id: str, *, form_at_once: bool, expect: int, eligible: bool, remembers: Callable[[], str]
+    ) -> None:
+        """`remembers`: the cluster of which this agent was a member before, without its log; "" = none."""
+        self._remembers = remembers
         self._node_id = node_id
         self._form_at_once = form_at_once
         self._expect = expect
@@ -160,7 +169,7 @@ class Admission:
         """On the suspend-counting clock: the next knock, or the moment to form."""
         wishes = [self._knock_boot_us] if self._addresses else []
         if not member and self._eligible:
-            ready = max(self._looking_boot_us + LOOK_AROUND_US, self._wait_until_us)
+            ready = self._ready_boot_us()
             wishes.append(ready if ready > now.boot_us else now.boot_us + KNOCK_MIN_US)
         return min(wishes, default=None)
 
@@ -211,9 +220,9 @@ class Admission:
 
     # looking for a cluster
 
-    def heard_newcomer(self, profile: Profile, now_boot_us: int) -> None:
-        """Another one is looking too."""
-        self._forming[profile.node_id] = now_boot_us, profile.eligible
+    def heard_newcomer(self, profile: Profile, remembers: str, now_boot_us: int) -> None:
+        """Another one is looking too; nobody waits for one that looks for a cluster of its own."""
+        self._forming[profile.node_id] = now_boot_us, profile.eligible and not remembers
         self.learn(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, now_boot_us)
 
     def heard_of_cluster(self, now_boot_us: int) -> None:
@@ -245,16 +254,20 @@ class Admission:
             return False
         if self._form_at_once:
             return True
-        if now_boot_us < max(self._looking_boot_us + LOOK_AROUND_US, self._wait_until_us):
+        if now_boot_us < self._ready_boot_us():
             return False
         forming = {one: able for one, (seen, able) in self._forming.items() if now_boot_us - seen <= FORMING_US}
         if len(forming) + 1 < self._expect:
             return False
         return all(self._node_id < other for other, able in forming.items() if able)
 
+    def _ready_boot_us(self) -> int:
+        look_us = MISS_US if self._remembers() else LOOK_AROUND_US
+        return max(self._looking_boot_us + look_us, self._wait_until_us)
+
     def answer_as_newcomer(self, profile: Profile) -> Wait:
         """At our gate while we have no cluster."""
-        return Wait(profile, "", "looking for a cluster too")
+        return Wait(profile, "", "looking for a cluster too", remembers=self._remembers())
 
 
 def refusal_text(message: Refused) -> str:

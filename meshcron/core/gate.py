@@ -71,6 +71,7 @@ class Gate:
             form_at_once=settings.form_at_once,
             expect=settings.expect,
             eligible=settings.eligible,
+            remembers=lambda: runner.cluster,
         )
         self._copies = Copies(settings.node_id, settings.session, settings.start_id, membership, settings.timing)
         self.is_copy = False
@@ -242,7 +243,7 @@ class Gate:
             if hello.cluster:
                 self._admission.called(profile, turn.now.boot_us)
             else:
-                self._admission.heard_newcomer(profile, turn.now.boot_us)
+                self._admission.heard_newcomer(profile, hello.remembers, turn.now.boot_us)
             return
         if self._copies.judge(profile, hello.echo, turn.now.boot_us):
             self._copies.met(profile, hello.echo, turn)
@@ -321,7 +322,7 @@ class Gate:
         elif wait.cluster:
             self._admission.heard_of_cluster(turn.now.boot_us)
         else:
-            self._admission.heard_newcomer(wait.profile, turn.now.boot_us)
+            self._admission.heard_newcomer(wait.profile, wait.remembers, turn.now.boot_us)
 
     def _refused(self, no: Refused, turn: Turn) -> None:
         cluster = self._known.cluster or self._runner.cluster
@@ -331,6 +332,7 @@ class Gate:
         elif cluster and no.cluster == cluster and no.generation > self._runner.fence.generation:
             self._encounters.outlived(no.generation, turn, expelled=True)
         else:
+            self._admission.heard_of_cluster(turn.now.boot_us)
             self.refused = "" if self._hears_leader(turn.now) else refusal_text(no)
             if turn.now.boot_us >= self._refused_boot_us:
                 self._refused_boot_us = turn.now.boot_us + REFUSED_EVERY_US

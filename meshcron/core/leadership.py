@@ -107,6 +107,9 @@ class Leadership:
         walls = sorted(clocks.walls_us.values())
         median_us = walls[(len(walls) - 1) // 2]
         self._clock.lead(turn.now, reading, clocks.marks_cluster_us.values(), median_us)
+        formed = next((one for one in waiting if isinstance(one, entries.Formed)), None)
+        if not self._state.cluster:
+            self._runner.enter(formed.cluster if formed else self._settings.cluster, 0, turn)
         generation = self._runner.fence.generation
         self.ours = Leading(self._settings, self._state, self._clock, self._ledger, self._membership, generation)
         self.ours.tags = tags
@@ -115,7 +118,7 @@ class Leadership:
         if self.is_recovering():
             until_us = self._clock.wall_us(turn.now) + 2 * self._settings.horizon_us
             first.append(entries.Recovered(member, until_us, generation))
-        if not self._state.cluster and not any(isinstance(one, entries.Formed) for one in waiting):
+        if not self._state.cluster and formed is None:
             first.append(entries.Formed(self._settings.cluster, member, self._settings.tokens))
             self._known.forget_news()
         self.ours.open(turn, first)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from meshcron.core.agent import Agent
 from meshcron.errors import StartRefused
 from meshcron.files import LOCAL_FILE
-from meshcron.rows import Loaded
+from meshcron.rows import Loaded, MarkRow
 from meshcron.runtime.credentials import new_identity, write_private
 from meshcron.runtime.recovery import held
 from meshcron.store.directory import COPY_FILE, NODE_FILE, Identity
@@ -87,12 +87,12 @@ def votes_elsewhere(folder: Path, loaded: Loaded) -> bool:
 
 
 def as_itself(folder: Path, loaded: Loaded) -> Loaded:
-    """Without the cluster whose orders an adopted or salvaged directory obeyed: that was under another node id, and
-    this one was removed from nowhere. Raises OSError, StartRefused."""
+    """Without what an adopted or salvaged directory of no cluster's log has obeyed: that was under another node id. Of
+    this one there is no order yet, and it was removed from nowhere. Raises OSError, StartRefused."""
     begun = recovery(folder)
-    if begun is None or begun.why == "alone":
+    if "cluster" in loaded.meta or begun is None or begun.why == "alone":
         return loaded
-    return replace(loaded, mark=replace(loaded.mark, cluster=""))
+    return replace(loaded, mark=MarkRow(0, 0, 0))
 
 
 def mark_copy(folder: Path, agent: Agent) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from meshcron import commands, entries, messages
 from meshcron.core import effects
-from meshcron.core.events import KnockAnswered, MessageReceived, Proposed
+from meshcron.core.events import Found, KnockAnswered, MessageReceived, Proposed
 from meshcron.core.intents import NO_MATCH
 from meshcron.core.ledger import Ledger
 from meshcron.core.timing import LAN, SLOW, Timing
@@ -2155,6 +2155,100 @@ def test_a_worker_of_before_a_recovery_that_starts_again_joins_as_a_new_one() ->
     worker.start()
     assert world.run_until(lambda: _all_members(world, led(world)), 30), world.describe()
     assert worker.node_id != node_id
+    at_end(world, restart=False)
+
+
+def test_who_is_refused_forms_no_cluster_of_its_own() -> None:
+    """It is not announced, so nobody knocks at its gate and holds it back. If it formed one, that would dissolve into
+    the other, and it would begin anew: a removed one as a member, one with a name in use for ever."""
+    world = grown(94, 3)
+    put(world, "tick")
+    world.announce = lambda host: None  # type: ignore[method-assign]
+    other, gate = world.add(), led(world).endpoint
+    other.name, node_id = follower(world).name, other.node_id
+    other.start()
+    other.give(Found(gate.host, gate.gate_port, "", joined=True))
+    world.run_for(20)
+    assert other.node_id == node_id, "it was a cluster of its own, and began anew"
+    assert not other.agent.cluster
+    assert "is alive; choose another name" in (standing(other).why_not_ready() or "")
+    other.crash()
+    at_end(world, restart=False)
+
+
+def test_who_is_back_before_the_others_waits_for_its_cluster() -> None:
+    """It may vote, and is none of the eight that hold the log. Alone it would form a cluster, dissolve it once the
+    others are there, and be somebody else: what it ran would be lost."""
+    world = grown(96, 10)
+    leader = led(world)
+    first = next(host for host in world.hosts if not host.agent.ledger.votes and not host.agent.state.cluster)
+    uid = put(world, "long", "@every 1h", tags={"at": str(first.number)})
+    world.lasts_us = 30 * SECOND_US
+    run_now(world, "long")
+    assert world.run_until(lambda: bool(first.processes), 5)
+    node_id, cluster = first.node_id, leader.agent.cluster
+    for host in world.hosts:
+        host.crash()
+    first.start()
+    world.run_for(20)
+    assert not first.agent.cluster, "it has formed another one"
+    for host in world.hosts:
+        if host is not first:
+            host.start()
+    assert world.run_until(lambda: first.is_up and first.agent.cluster == cluster, 30), world.describe()
+    world.run_for(30)
+    assert first.node_id == node_id
+    assert [one.status for one in runs_of(world, uid)] in ([Status.SUCCESS], [Status.FAILED])
+    at_end(world)
+
+
+def test_who_looks_for_its_own_cluster_keeps_nobody_from_forming_one() -> None:
+    """All that held the log have new disks. They wait for the lowest node id to form one, but not for this one's, which
+    is lower: it is let in."""
+    world = grown(97, 10)
+    first = next(host for host in world.hosts if not host.agent.ledger.votes and not host.agent.state.cluster)
+    old = first.agent.cluster
+    for host in world.hosts:
+        host.crash()
+        if host is not first:
+            host.wipe()
+    first.start()
+    world.run_for(3)
+    for host in world.hosts[:4]:
+        if host is not first:
+            host.node_id = "f" * 8 + host.node_id[8:]
+            host.start()
+    assert world.leader() is None
+    led(world, 10)
+    assert world.run_until(lambda: first.is_up and first.agent.cluster not in ("", old), 30), world.describe()
+    at_end(world)
+
+
+def test_a_former_worker_that_forms_a_cluster_obeys_itself() -> None:
+    """What it obeyed in another one had higher terms."""
+    world = grown(95, 3)
+    worker = world.add({"role": "worker"}, eligible=False)
+    worker.start()
+    voters_are(world, 3)
+    for _ in range(3):
+        old = led(world)
+        old.crash()
+        world.run_for(3)
+        old.start()
+        world.run_for(3)
+    put(world, "tick", tags={"role": "worker"}, concurrency="allow")
+    world.run_for(4)
+    assert worker.agent.runner.fence.term > 2
+    for host in world.hosts:
+        host.crash()
+    worker.eligible = True
+    worker.start()
+    with changed("meshcron.core.admission.MISS_US", 5 * SECOND_US):
+        assert led(world, 20) is worker
+    uid = put(world, "tock", tags={"role": "worker"}, concurrency="allow")
+    world.run_for(6)
+    assert worker.agent.ledger.term <= 2
+    assert [one for one in runs_of(world, uid) if one.status is Status.SUCCESS], "no order is obeyed"
     at_end(world, restart=False)
 
 

@@ -38,7 +38,7 @@ def knocks(admission: Admission, cluster: str, at_us: int, in_touch: frozenset[s
 
 def knocked_for(seconds: int, cluster: str) -> list[list[int]]:
     """At which gates of thirty, each time that the agent wakes up for it."""
-    admission = Admission("a", form_at_once=False, expect=1, eligible=False)
+    admission = Admission("a", form_at_once=False, expect=1, eligible=False, remembers=str)
     admission.start(0)
     for port in range(1, GATES + 1):
         admission.learn("192.0.2.1", port, f"node {port}", 0)
@@ -74,7 +74,7 @@ def caller(port: int) -> Profile:
 
 def test_who_is_called_by_a_cluster_knocks_back_soon_and_not_more_often() -> None:
     """However often it is called: a gate has KNOCK_MIN_US between two knocks of ours."""
-    admission = Admission("a", form_at_once=False, expect=1, eligible=True)
+    admission = Admission("a", form_at_once=False, expect=1, eligible=True, remembers=str)
     admission.start(0)
     admission.learn("192.0.2.9", 7, "m", 0)
     assert knocks(admission, "", 0) == [7]
@@ -90,7 +90,7 @@ def test_who_is_called_by_a_cluster_knocks_back_soon_and_not_more_often() -> Non
 
 def test_who_has_formed_calls_a_few_of_those_that_wait() -> None:
     """At once, however lately it had knocked there; of thirty only so many as it may knock at in a second."""
-    admission = Admission("a", form_at_once=False, expect=1, eligible=True)
+    admission = Admission("a", form_at_once=False, expect=1, eligible=True, remembers=str)
     admission.start(0)
     for port in range(1, GATES + 1):
         admission.learn("192.0.2.1", port, f"node {port}", 0)
@@ -104,7 +104,7 @@ def test_who_has_formed_calls_a_few_of_those_that_wait() -> None:
 
 
 def member() -> Admission:
-    admission = Admission("a", form_at_once=False, expect=1, eligible=False)
+    admission = Admission("a", form_at_once=False, expect=1, eligible=False, remembers=str)
     admission.start(0)
     return admission
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from msgspec.structs import replace
 
 from meshcron import entries
 from meshcron.errors import StartRefused
 from meshcron.files import LOCAL_FILE
 from meshcron.messages import next_generation
-from meshcron.rows import MarkRow
+from meshcron.rows import MarkRow, MetaRow
 from meshcron.runtime import markers
 from meshcron.runtime.markers import RECOVERED_FILE, Recovery, begin_recovery, drawn_identity
 from meshcron.store.directory import COPY_FILE, NODE_FILE
@@ -85,17 +84,22 @@ def test_where_nothing_was_formed_nothing_is_recovered(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("why", "cluster"), [("adopted", ""), ("salvaged", ""), ("alone", CLUSTER), (None, CLUSTER)])
+@pytest.mark.parametrize(
+    ("why", "is_forgotten"), [("adopted", True), ("salvaged", True), ("alone", False), (None, False)]
+)
 def test_what_another_node_id_obeyed_is_no_memory_of_this_one(
-    tmp_path: Path, why: Literal["adopted", "salvaged", "alone"] | None, cluster: str
+    tmp_path: Path, why: Literal["adopted", "salvaged", "alone"] | None, is_forgotten: bool
 ) -> None:
-    """It would be refused as one that was removed. Fence and mark stay: they refuse too much at worst."""
+    """By the cluster it would be refused as one that was removed; by the fence it would obey no other cluster whose
+    terms are lower. Who holds a log goes on as what that says."""
     lab = Lab()
     mark = MarkRow(7, 2, 3, CLUSTER)
     lab.disk.write([mark])
     if why is not None:
         begin_recovery(tmp_path, Recovery(why))
-    assert markers.as_itself(tmp_path, lab.disk.load()).mark == replace(mark, cluster=cluster)
+    assert markers.as_itself(tmp_path, lab.disk.load()).mark == (MarkRow(0, 0, 0) if is_forgotten else mark)
+    lab.disk.write([MetaRow("cluster", CLUSTER)])
+    assert markers.as_itself(tmp_path, lab.disk.load()).mark == mark
 
 
 def test_a_garbled_marker_is_no_licence(tmp_path: Path) -> None:
