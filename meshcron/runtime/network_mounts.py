@@ -62,14 +62,15 @@ class NetworkMounts:
         if now < self._known_until:
             return
         try:
-            lines = self._mounts.read_text("utf-8", "surrogateescape").splitlines()
+            said = self._mounts.read_bytes().decode("utf-8", "surrogateescape")
         except OSError:  # no descriptor left, or no /proc: what was known is the best there is
             return
         self._known_until = now + KNOWN_SECONDS
         types: dict[str, str] = {}
-        for line in lines:
+        for line in said.split("\n"):  # no other sign ends a line there
             mount, _, source = line.partition(" - ")
-            types[_ESCAPED.sub(_plain, mount.split(" ")[4])] = source.partition(" ")[0]  # the last one lies on top
+            if len(parts := mount.split(" ")) > 4:
+                types[_ESCAPED.sub(_plain, parts[4])] = source.partition(" ")[0]  # the last one lies on top
         # A root from another machine is where the agent itself lies: nothing goes without it.
         self._points = frozenset(point for point, kind in types.items() if REMOTE_TYPES.match(kind)) - {"/"}
 

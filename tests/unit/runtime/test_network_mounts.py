@@ -20,7 +20,8 @@ def mounts(here: Path, *lines: str) -> NetworkMounts:
     """As if the kernel had said these of mounts: type and place."""
     file = here / "mountinfo"
     spelled = (line.split(" ", 1) for line in lines)
-    file.write_text("".join(f"36 35 0:42 / {at} rw,noatime shared:1 - {kind} src rw\n" for kind, at in spelled))
+    said = "".join(f"36 35 0:42 / {at} rw,noatime shared:1 - {kind} src rw\n" for kind, at in spelled)
+    file.write_bytes(said.encode())
     return NetworkMounts(file)
 
 
@@ -52,6 +53,12 @@ def test_links_are_followed_up_to_it(here: Path) -> None:
     assert [network.hold(here / path) for path in ("data", "deep/link/x", "whole/link")] == [True] * 3
     assert [network.hold(here / path) for path in ("whole", "deep", "loop/x", "mnt")] == [False] * 4
     assert not network.hold(str(here / "a\0b"))
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\x85", "\x0b", "\x1c", "\r"])
+def test_a_name_with_what_ends_a_line_elsewhere(here: Path, letter: str) -> None:
+    """Any user may mount something at such a place (FUSE); the kernel does not escape them, and no launch fails."""
+    assert mounts(here, f"fuse.sshfs {here}/a{letter}b").hold(here / f"a{letter}b" / "x")
 
 
 def test_a_name_with_a_space(here: Path) -> None:
