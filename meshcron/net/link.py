@@ -13,7 +13,7 @@ from meshcron.net.curve import LAN, Patience, harden
 from meshcron.net.dial import Dial
 from meshcron.net.evidence import Evidence
 from meshcron.net.keys import CurvePair
-from meshcron.net.reader import Reader
+from meshcron.net.reader import Reader, attend
 
 WAITING_MESSAGES_MAX = 256
 """Waiting for one peer. More is not sent: a peer that falls so far behind gets what still matters when it is repeated.
@@ -78,6 +78,7 @@ class Link:
         self._dealer.setsockopt(zmq.SNDHWM, WAITING_MESSAGES_MAX)
         # Nobody answers on this connection; who does it anyway fills one place.
         self._dealer.setsockopt(zmq.RCVHWM, 1)
+        self._opened.callback(attend(self._dealer))
         self._sub = self._socket(zmq.SUB)
         self._sub.setsockopt(zmq.RCVHWM, PUBLISHED_MESSAGES_MAX)
         self.subscribe(topics, frozenset())

@@ -22,7 +22,7 @@ from meshcron.net.keys import CurvePair
 from meshcron.net.link import PUBLISHED_MESSAGES_MAX, Link, Peer
 from meshcron.net.listener import Listener
 from meshcron.net.monitor import HANDSHAKE_FAILED, Monitor
-from meshcron.net.reader import Reader
+from meshcron.net.reader import Reader, attend
 from meshcron.net.resend import resend_soon
 from meshcron.net.zap import Zap
 
@@ -101,7 +101,7 @@ class Transport:
         self._zap: Zap
         self._monitors: list[Monitor]
         self._reader: Reader
-        self._pub_news: int
+        self._unattend: Callable[[], object]
 
     @property
     def mesh_port(self) -> int:
@@ -128,8 +128,7 @@ class Transport:
             monitor.start()
         self._reader = Reader(self._router, self._take)
         self._reader.start()
-        self._pub_news = int(self._pub.getsockopt(zmq.FD))
-        asyncio.get_running_loop().add_reader(self._pub_news, self._attend_pub)
+        self._unattend = attend(self._pub)
         try:
             self._mesh.start(self._router)
             self._published.start(self._pub)
@@ -205,7 +204,7 @@ class Transport:
             link.close()
         self._links.clear()
         self._reader.close()
-        asyncio.get_running_loop().remove_reader(self._pub_news)
+        self._unattend()
         for monitor in self._monitors:
             monitor.close()
         self._mesh.close()
@@ -245,11 +244,6 @@ class Transport:
             link.close()
             raise
         return link
-
-    def _attend_pub(self) -> None:
-        """Let libzmq do what it left for our thread. Without it a connection that `unbind` ended stays open until the
-        next time that we publish."""
-        self._pub.getsockopt(zmq.EVENTS)
 
     def _happened(self, event: int, value: int) -> None:
         if event == zmq.EVENT_LISTENING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import time
 from itertools import pairwise
 from typing import Any
@@ -319,6 +320,16 @@ async def test_a_new_key_of_the_same_node_replaces_the_old() -> None:
             assert a.messages("b") == [TakeOver(2)]
         finally:
             await close([renewed])
+
+
+async def test_a_lost_connection_leaves_nothing_undone() -> None:
+    """Also to a peer to whom nothing is said: libzmq frees what it held once our thread lets it."""
+    async with stations("ab") as (a, b):
+        await until(lambda: linked(a, b))
+        news = int(a.transport._links["b"]._dealer.getsockopt(zmq.FD))
+        await b.transport.close()
+        await until(lambda: not a.transport.connected("b"))
+        await until(lambda: not select.select([news], [], [], 0)[0], 5)
 
 
 async def test_who_does_not_read_costs_little() -> None:
