@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 TCP_RTO_MIN_US = 45
 """Linux 6.16, tcp(7); Python does not know it yet."""
@@ -17,7 +18,13 @@ def resend_soon(descriptor: int) -> None:
     """For a TCP connection; for a listening socket: for all that it will accept. Where the kernel is older than that,
     or the connection gone already, nothing happens."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MIN_US, RTO_MIN_US)
+        ours = os.dup(descriptor)
     except OSError:
         return
+    try:
+        connection = socket.socket(fileno=ours)
+    except OSError:  # somebody else's by now: a file's, a pipe's
+        os.close(ours)
+        return
+    with connection, suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MIN_US, RTO_MIN_US)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 from meshcron.net.resend import RTO_MIN_US, TCP_RTO_MIN_US, resend_soon
 
@@ -34,7 +35,9 @@ def test_who_is_accepted_has_what_the_listener_was_given() -> None:
 def test_a_connection_that_is_gone_is_nothing_to_worry_about() -> None:
     """libzmq tells of a connection a moment later; its number may be nobody's by then, or a file's."""
     here, there = os.pipe()
+    before = len(list(Path("/proc/self/fd").iterdir()))
     resend_soon(here)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before, "a descriptor is lost each time"
     os.close(here)
     resend_soon(here)
     os.close(there)
