@@ -7,6 +7,7 @@ on the loop's thread and ends as an event.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,9 @@ was there before the agent)."""
 START_LATE_TICKS = 100
 """The true start of a process may be later than the one written down, which the spawner could not ask for, by as long
 as a fork takes: a second, generously."""
+
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What passes: it is asked again later. Any other error of a disk stays, and nothing may wait for its end."""
 
 
 class Processes:
@@ -79,7 +83,7 @@ class Processes:
         self._fast_until = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._shell_reports: bool
-        self._adoptions: list[asyncio.TimerHandle] = []
+        self._adoptions: dict[str, asyncio.TimerHandle] = {}
         """Those that have to be tried again."""
 
     def start(self) -> None:
@@ -99,7 +103,7 @@ class Processes:
 
     def close(self) -> None:
         """Let go of everything; processes run on and are adopted by the next session. Emits nothing from now on."""
-        for adoption in self._adoptions:
+        for adoption in self._adoptions.values():
             adoption.cancel()
         self._starts.close()
         if self._watch:
@@ -134,10 +138,17 @@ class Processes:
 
     def adopt(self, execution_id: str, pid: int, process_start: int) -> None:
         """Find out what became of a process of an earlier session (`effects.AdoptProcess`)."""
+        self._adoptions.pop(execution_id, None)
         try:
             self._adopt(execution_id, pid, process_start)
-        except OSError:  # no descriptor left to look with: later, for nobody asks again
-            self._adoptions.append(self._loop.call_later(WATCH_SECONDS, self.adopt, execution_id, pid, process_start))
+        except OSError as error:
+            if error.errno not in _SHORT:
+                self._emit(ProcessLost(execution_id, f"what is left of it cannot be read: {error.strerror}"))
+                return
+            # Later, for nobody asks again.
+            self._adoptions[execution_id] = self._loop.call_later(
+                WATCH_SECONDS, self.adopt, execution_id, pid, process_start
+            )
 
     def _adopt(self, execution_id: str, pid: int, process_start: int) -> None:
         if self._is_open(execution_id):
@@ -241,17 +252,20 @@ class Processes:
     def _conclude(self, process: Process, started_wall_us: int = 0) -> None:
         """Tell how a trampoline that is gone ended, as far as anybody can know."""
         folder = self._folders.path(process.execution_id)
+        why = "its process is gone and left no exit status"
         try:
             ending = ending_of(process, folder, self._wall_clock_us(), self._shell_reports)
-        except OSError:  # no descriptor left to read it with: later
-            self._loop.call_later(WATCH_SECONDS, self._conclude, process, started_wall_us)
-            return
+        except OSError as error:
+            if error.errno in _SHORT:
+                self._loop.call_later(WATCH_SECONDS, self._conclude, process, started_wall_us)
+                return
+            ending, why = None, f"its process is gone, and its exit status cannot be read: {error.strerror}"
         self._outputs.settle(process)
         self._watch_within(WATCH_SECONDS)
         if ending:
             self._emit(ProcessEnded(process.execution_id, ending, started_wall_us))
         else:
-            self._emit(ProcessLost(process.execution_id, "its process is gone and left no exit status"))
+            self._emit(ProcessLost(process.execution_id, why))
 
     # Watching
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshcron.model import Ending
+from meshcron.runtime.output import OutputFile
 from meshcron.runtime.process_record import Process
 from meshcron.runtime.trampoline import Exit, Status, exit_of, read_status
 
@@ -31,7 +32,15 @@ def ending_of(process: Process, folder: str, now_wall_us: int, shell_reports: bo
         signal=how.signal,
         finished_wall_us=now_wall_us,
         # What the trampoline has to say of a command that never came to write anything: a folder it may not enter.
-        output_tail=output.tail() or (status.said if how.signal is None else ""),
+        output_tail=_tail(output) or (status.said if how.signal is None else ""),
         output_bytes=output.total_bytes,
         output_truncated=output.truncated,
     )
+
+
+def _tail(output: OutputFile) -> str:
+    """How it ended is known; a bad sector under its output is no reason to tell nobody."""
+    try:
+        return output.tail()
+    except OSError as error:
+        return f"(meshcron cannot read the end of this output: {error.strerror})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from meshcron.runtime.process_table import children
 
@@ -50,7 +51,8 @@ class Reaper:
                 # The kernel shows this one first until somebody has waited for it.
                 if self._now() >= self._behind_at:
                     self._behind_at = self._now() + BEHIND_SECONDS
-                    self._look_behind()
+                    with suppress(OSError):  # no descriptor left to look with: at the next look
+                        self._look_behind()
                 return True
             os.waitpid(found.si_pid, os.WNOHANG)
 

@@ -124,9 +124,13 @@ class Process:
         """Whether anything still writes its output; None where the file system cannot tell and its group is gone."""
         writers = self.output.has_writers()
         if writers is None and self.pid:
-            with suppress(ProcessLookupError):
+            try:
                 os.killpg(self.pid, 0)
+            except ProcessLookupError:
+                return writers
+            except PermissionError:  # what is left runs as somebody else (sudo -b)
                 return True
+            return True
         return writers
 
     def keep_bounded(self) -> bool:

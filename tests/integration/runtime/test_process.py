@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pwd
 import signal as signals
@@ -15,9 +16,10 @@ import pytest
 
 from meshcron.core.events import ProcessEnded, ProcessLost, ProcessNotStarted, ProcessStarted
 from meshcron.model import Limits
-from meshcron.runtime import process_reaper
+from meshcron.runtime import process, process_reaper
+from meshcron.runtime.output import OutputFile
 from meshcron.runtime.process_starts import UNDER_WAY_MAX
-from meshcron.runtime.process_table import process_stat
+from meshcron.runtime.process_table import ProcessStat, process_stat
 from tests.integration.agent.real_agent import until_there
 
 Play = Callable[..., None]
@@ -86,6 +88,53 @@ def test_a_trampoline_killed_is_a_known_ending(play: Play) -> None:
         os.kill(started.pid, 9)
         assert (await stage.ended()).signal == 9
         os.killpg(started.pid, 9)  # the command it left behind
+
+    play(story)
+
+
+def test_an_output_that_cannot_be_read_holds_no_ending_up(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector under the end of it: how it ended is known all the same, and the record says why there is none."""
+
+    def bad(_: OutputFile) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(OutputFile, "tail", bad)
+
+    async def story(stage: Stage) -> None:
+        ending = await stage.run("echo hi; exit 3")
+        assert ending.exit_code == 3
+        assert ending.output_tail == "(meshcron cannot read the end of this output: Input/output error)"
+
+    play(story)
+
+
+def test_an_exit_status_that_cannot_be_read_is_a_loss(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays so: whoever waited for it would hold its slot for ever."""
+
+    def bad(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(process, "ending_of", bad)
+
+    async def story(stage: Stage) -> None:
+        stage.launch("true")
+        lost = await stage.event(ProcessLost)
+        assert lost.why == "its process is gone, and its exit status cannot be read: Input/output error"
+
+    play(story)
+
+
+def test_what_runs_on_as_somebody_else_holds_no_ending_up(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo -b`, where the file system tells of no writers: the group is asked, and may not be signalled."""
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(OutputFile, "has_writers", lambda _: None)
+    monkeypatch.setattr(os, "killpg", forbidden)
+
+    async def story(stage: Stage) -> None:
+        assert (await stage.run("exit 3")).exit_code == 3
 
     play(story)
 
@@ -406,6 +455,25 @@ def test_what_was_there_before_the_first_job_is_reaped(play: Play, monkeypatch: 
 
     async def story(stage: Stage) -> None:
         await stage.until(lambda: process_stat(left) is None)
+
+    play(story)
+
+
+def test_without_a_descriptor_the_children_are_looked_at_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the table of processes: whatever else is watched goes on, and so does this."""
+    monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 0.5)
+    looked = process_reaper.children
+
+    def refused() -> list[ProcessStat]:
+        monkeypatch.setattr(process_reaper, "children", looked)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(process_reaper, "children", refused)
+    left = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+
+    async def story(stage: Stage) -> None:
+        await stage.until(lambda: process_stat(left) is None)
+        assert process_reaper.children is looked
 
     play(story)
 
