@@ -252,13 +252,14 @@ class Writer:
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """A full disk is no failure here: everything is durable in the `-wal`."""
+        """A full disk is no failure here, nor is a lack of descriptors: everything is durable in the `-wal`."""
         try:
             return self._database.checkpoint()
         except (sqlite3.OperationalError, OSError) as error:
-            if not _is_full(error):
+            if _is_full(error):
+                self._free_reserve()
+            elif not (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}):
                 raise
-            self._free_reserve()
             return False
 
     def _settle(self) -> None:

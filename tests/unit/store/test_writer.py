@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshcron.rows import BallotRow, Drop, JobRow, LogRow, MetaRow
-from meshcron.store import writer
+from meshcron.store import database, writer
 from meshcron.store.hard_state import HardStateFile
 from meshcron.store.log import LogBase
 from meshcron.store.snapshot import Snapshot
@@ -295,6 +296,24 @@ def test_a_full_disk_at_a_checkpoint_is_no_failure(agent: Any, monkeypatch: pyte
     agent.write(MetaRow("a", "1"))
     agent.write(MetaRow("a", "2"))
     assert (agent.low_on_disk, agent.failures, agent.store.tables.meta()) == (1, [], {"a": "2"})
+
+
+def test_no_descriptor_for_a_checkpoint_is_no_failure(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs may have taken the last one. It is tried again when there is more to copy."""
+    monkeypatch.setattr(writer, "CHECKPOINT_FRAMES", 1)
+    true = database.images
+
+    def refused(*given: Any) -> Any:
+        monkeypatch.setattr(database, "images", true)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(database, "images", refused)
+    agent.write(MetaRow("a", "1"))
+    agent.write(MetaRow("a", "2"))
+    agent.write(MetaRow("a", "3"))
+    assert database.images is true
+    assert (agent.low_on_disk, agent.failures, agent.store.tables.meta()) == (0, [], {"a": "3"})
+    assert agent.store.database.reach().frames <= 2
 
 
 def test_the_wal_is_kept_short(agent: Any) -> None:
