@@ -130,8 +130,11 @@ class Standing:
             return agent.refused
         if agent.is_led(now):
             return None
+        if not agent.cluster and agent.runner.cluster:
+            gone = "if that is gone for good, start with an empty data directory"
+            return f"this agent is looking for the cluster that it was a member of; {gone}"
         if not agent.cluster:
-            return "this agent is looking for its cluster"
+            return "this agent is looking for a cluster"
         return self._without_majority(now) or "no leader at the moment"
 
     def _without_majority(self, now: Instant) -> str:

@@ -12,6 +12,7 @@ from meshcron.core.agent import Agent
 from meshcron.errors import InvalidSchedule
 from meshcron.messages import Admit, Endpoint, Fence, Heartbeat, Profile, Stop
 from meshcron.model import SECOND_US, Job
+from meshcron.rows import MarkRow
 from meshcron.runtime.standing import ALIVE, FAILED, LEAVING, Facts, Standing, machine_facts
 from tests.unit.core.disk import CLUSTER, NODE, START_WALL_US, second
 from tests.unit.core.lab import Lab
@@ -82,6 +83,16 @@ def test_without_a_leader_it_says_so() -> None:
     assert (view.leader, view.cluster) == ("", "")
     assert here.member_views() == []
     assert standing(Lab().start()).why_not_ready() is None
+
+
+def test_who_remembers_its_cluster_says_that_it_looks_for_that() -> None:
+    """It holds no log, and forms none for ten minutes: an operator who knows better need not wait."""
+    assert standing(mute()).why_not_ready() == "this agent is looking for a cluster"
+    lab = Lab()
+    lab.disk_answers = False
+    lab.disk.write([MarkRow(7, 0, 3, CLUSTER)])
+    why = standing(lab.start()).why_not_ready() or ""
+    assert why.startswith("this agent is looking for the cluster that it was a member of; if that is gone for good")
 
 
 def test_members_tell_where_they_are_and_what_they_do() -> None:
