@@ -31,10 +31,12 @@ OVER = "X-Meshcron-Over"
 
 INTERPRETED = re.compile(
     r"LD_|DYLD_|GCONV_|BASH_|PYTHON|PERL|RUBY|NODE_|_?JAVA_|JDK_|CLASSPATH$|LUA_|PHP|TCL|GIT_|OPENSSL_|XDG_|HOME$"
-    r"|PATH$|IFS$|ENV$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
+    r"|(CD|F)?PATH$|IFS$|ENV$|SHELL$|SHELLOPTS$|BASHOPTS$|PS4$|PROMPT_COMMAND$"
+    r"|TAR_OPTIONS$|(GNU)?MAKEFLAGS$|MAKEFILES$|RCLONE_|RSYNC_CONNECT_PROG$|SVN_SSH$|\w+_RSH$|LESS(OPEN|CLOSE)$|VISUAL$"
+    r"|\w*(EDITOR|PAGER|ASKPASS|PASSCOMMAND|PASSWORD_COMMAND)$"
 )
-"""Variables that make a shell, loader or interpreter run other code, by themselves or by the files that it then reads:
-to set them is to edit the command."""
+"""Variables that make a shell, loader, interpreter or one of the usual tools run other code, by themselves or by the
+files that it then reads: to set them is to edit the command."""
 
 
 class StartRun(Handler):

@@ -65,6 +65,9 @@ def test_bad_parameters(admin: Client, cluster: FakeCluster, body: object, field
             "OPENSSL_CONF",
             "TCLLIBPATH",
         ),
+        *("CDPATH", "FPATH", "SHELL", "TAR_OPTIONS", "MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFILES", "RSYNC_RSH", "BORG_RSH"),
+        *("RSYNC_CONNECT_PROG", "SVN_SSH", "BORG_PASSCOMMAND", "RESTIC_PASSWORD_COMMAND", "RCLONE_CONFIG_X_SSH"),
+        *("EDITOR", "SUDO_EDITOR", "VISUAL", "PAGER", "MANPAGER", "LESSOPEN", "LESSCLOSE", "SSH_ASKPASS"),
     ],
 )
 def test_operator_stays_an_operator(admin: Client, cluster: FakeCluster, name: str) -> None:
