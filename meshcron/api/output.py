@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from meshcron.api import fields, views
 from meshcron.api.handler import Handler
 from meshcron.api.runs import OVER
+from meshcron.errors import NoLeader
 from meshcron.model import Execution
 from meshcron.service import OutputChunk
 
@@ -20,6 +21,9 @@ CHUNK_BYTES = 64 * 1024
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 0.5
 """Pause between two looks at an output that is followed; the shorter one right after something came."""
+
+END_SECONDS = 5.0
+"""How long the `end` of a stream waits for the commit of it: as long as a write does (service.py)."""
 
 COMMENT_SECONDS = 15.0
 """After so much silence an event stream gets a comment, or proxies take it for dead."""
@@ -103,8 +107,7 @@ class Output(Handler):
                 self.write(b": still running\n\n")
                 silent_seconds = 0.0
             if chunk.ended:
-                ending = self.context.service.execution(name, found.public_id)
-                self._event("end", chunk.next_offset, views.execution(ending, name, output=""))
+                await self._send_end(name, found, chunk.next_offset, follow=follow)
                 return
             if not await self.sent() or (not chunk.data and not follow):
                 return
@@ -114,6 +117,20 @@ class Output(Handler):
                 silent_seconds += pause
                 pause = min(pause * 2, LOOK_SECONDS_MAX)
             chunk = await self._piece(found, chunk.next_offset)
+
+    async def _send_end(self, name: str, found: Execution, offset: int, *, follow: bool) -> None:
+        """How it ended, once that is committed and on this agent's disk: its process has ended before. Who follows
+        waits for it. Raises NoLeader where it does not come, so that the stream breaks off and is asked for again."""
+        deadline, pause = self.context.monotonic() + END_SECONDS, LOOK_SECONDS_MIN
+        while not (ending := self.context.service.execution(name, found.public_id)).status.final:
+            if not follow or not await self.sent():
+                return
+            if self.context.monotonic() >= deadline:
+                raise NoLeader("how it ended is not committed yet; try again")
+            if await self.pause(pause):
+                return
+            pause = min(pause * 2, LOOK_SECONDS_MAX)
+        self._event("end", offset, views.execution(ending, name, output=""))
 
     def _event(self, kind: str, offset: int, value: views.Shown) -> None:
         self.write(f"event: {kind}\nid: {offset}\ndata: ".encode() + views.encode(value) + b"\n\n")

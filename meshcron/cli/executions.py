@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
-from meshcron.cli.client import Client, url_path
+from meshcron.cli.client import RETRY_SECONDS, Client, url_path
 from meshcron.cli.failures import NOT_FOUND, Failure, Refusal
 from meshcron.cli.jobs import get_job, with_nearest
 from meshcron.cli.options import ID, NAME, filled, job_names, prints, talks
@@ -131,7 +132,11 @@ def output(client: Client, screen: Screen, name: str, execution_id: str | None, 
             if not screen.as_json:
                 write(chunk)
     if screen.as_json:
-        screen.data(client.get(url_path("executions", name, chosen)))
+        found: Execution = client.get(url_path("executions", name, chosen))
+        while follow and found["status"] in OPEN:  # its output has ended: how it ended is recorded a little later
+            time.sleep(RETRY_SECONDS)
+            found = client.get(url_path("executions", name, chosen))
+        screen.data(found)
 
 
 def last_execution(client: Client, name: str) -> str:

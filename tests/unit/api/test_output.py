@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from meshcron.api.output import CHUNK_BYTES
+from meshcron.api.output import CHUNK_BYTES, END_SECONDS
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import NoLeader
 from meshcron.model import Execution, Status
@@ -181,6 +181,33 @@ def test_events(admin: Client, cluster: FakeCluster, running: Execution) -> None
     assert found[0] == ("output", 4, {"output": "one\n"})
     assert [kind for kind, _, _ in found] == ["output", "end"]
     assert (found[1][1], found[1][2]["status"]) == (4, "failed")
+
+
+def test_events_end_as_it_is_recorded(admin: Client, cluster: FakeCluster, running: Execution) -> None:
+    """The process has ended, the record of that is on its way: `end` comes with it, the output at once. Who does not
+    follow gets what there is."""
+    cluster.ended.add(running.id)
+    assert [kind for kind, _, _ in events(admin("GET", path(running), headers=SSE).body)] == ["output"]
+    response = stream(admin, path(running, "?follow=true"), SSE)
+    assert [kind for kind, _, _ in events(response.read1())] == ["output"]
+    cluster.end(running.id, Status.FAILED)
+    assert [(kind, data["status"]) for kind, _, data in events(response.read())] == [("end", "failed")]
+
+
+def test_events_whose_end_is_not_committed_break_off(
+    admin: Client, cluster: FakeCluster, running: Execution, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody leads: no `end` that is none, and no proper end of the stream either. Who asks again goes on."""
+    cluster.ended.add(running.id)
+    response = stream(admin, path(running, "?follow=true"), SSE)
+    assert [kind for kind, _, _ in events(response.read1())] == ["output"]
+    cluster.monotonic_seconds += END_SECONDS
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert caplog.messages == []
+    cluster.end(running.id)
+    again = admin("GET", path(running, "?follow=true"), headers={**SSE, "Last-Event-ID": "4"})
+    assert [(kind, data["status"]) for kind, _, data in events(again.body)] == [("end", "success")]
 
 
 def test_events_keep_characters_whole(admin: Client, cluster: FakeCluster, running: Execution) -> None:

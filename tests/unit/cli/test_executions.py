@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshcron.api.executions import WAITING
+from meshcron.cli import executions
 from meshcron.cli.executions import OPEN, STATUSES
 from meshcron.model import Status
 
@@ -132,6 +133,18 @@ def test_output_as_json(cli: Any, agent: Any) -> None:
     assert agent.requests[-1].path == "/v1/executions/hello/2-one"
     assert json.loads(cli("output", "hello", "--json", "--follow").stdout) == agent.executions[0]
     assert agent.requests[-2].query == {"offset": ["0"], "follow": ["true"]}
+
+
+def test_output_as_json_waits_for_the_record(cli: Any, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --follow: the output is at its end, and that the execution is, too, is committed a little later. Without, it
+    is shown as it is."""
+    monkeypatch.setattr(executions, "RETRY_SECONDS", 0)
+    running, over = execution("2-one", status="running"), execution("2-one")
+    agent.executions = [running]
+    shown = [type("Reply", (), {"status": 200, "value": each, "headers": {}})() for each in (running, running, over)]
+    agent.will_answer("GET", "/v1/executions/hello/2-one", *shown)
+    assert json.loads(cli("output", "hello", "--json").stdout) == running
+    assert json.loads(cli("output", "hello", "--json", "--follow").stdout) == over
 
 
 def test_output_of_a_job_that_never_ran(cli: Any, agent: Any) -> None:
