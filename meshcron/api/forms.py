@@ -32,6 +32,9 @@ MEMORY_BYTES_MAX = 2**50
 PROCESSES_MAX = 2**22
 """Linux's own limit on process ids."""
 
+NICE_MAX = 19
+"""Linux's own. Nothing below 0: no job gets a better priority than its agent (runtime/launch.py)."""
+
 HISTORY_RUNS_MAX = 100_000
 HISTORY_DAYS_MAX = 3660
 """How much of a job's past may be asked for: ten years."""
@@ -124,7 +127,7 @@ _JOB: dict[str, tuple[str, Check[Any]]] = {
     "shell": ("shell", fields.flag),
     "payload": ("payload", fields.text),
     "success_exit_codes": ("success_exit_codes", _exit_codes),
-    "nice": ("nice", fields.whole(-20, 19)),
+    "nice": ("nice", fields.whole(0, NICE_MAX)),
     "limits": ("limits", _limits),
     "history": ("history", _history),
     "catch_up": ("catch_up", fields.choice("skip", "latest", "all")),

@@ -83,7 +83,7 @@ FIELDS = (
     click.option("--parent", "parent_jobs", metavar="NAME", multiple=True, help="Run after this job (repeatable)."),
     _word("--when", "when", "After which endings of the parents."),
     click.option("--success-code", "success_exit_codes", type=int, multiple=True, help="Exit code of success (0)."),
-    _count("--nice", "nice", "Niceness of the process, -20 to 19."),
+    _count("--nice", "nice", "Added to the niceness that the agent has, 0 to 19."),
     _text("--starts-at", "starts_at", "TIME", "First tick not before, such as 2030-01-31T12:00:00Z."),
     _text("--expires-at", "expires_at", "TIME", "No tick after."),
     click.option("--ephemeral", is_flag=True, default=None, help="Remove the job after its first success."),

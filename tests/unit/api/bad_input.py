@@ -54,7 +54,7 @@ BAD_FIELDS: list[tuple[str, object]] = [
     *[("payload", bad) for bad in (1, [], "\x00")],
     *[("success_exit_codes", bad) for bad in (0, "0", [], {}, [0] * 257)],
     *[("success_exit_codes.0", [bad]) for bad in (-1, 256, "0", True, None)],
-    *[("nice", bad) for bad in (-21, 20, "0", 0.5)],
+    *[("nice", bad) for bad in (-1, 20, "0", 0.5)],
     *[("limits", bad) for bad in (1, [], "1G")],
     *[("limits.memory", {"memory": bad}) for bad in (-1, 2**60, "1G", True)],
     *[("limits.processes", {"processes": bad}) for bad in (-1, 2**30, "1")],

@@ -339,7 +339,7 @@ JOBS = st.builds(
     cwd=WORDS,
     shell=st.booleans(),
     payload=WORDS,
-    nice=st.integers(-20, 19),
+    nice=st.integers(0, 19),
     start_deadline_us=SPANS.map(lambda span_us: span_us + SECOND_US),
     starts_at_wall_us=st.integers(0, 10**15),
     success_exit_codes=st.lists(st.integers(0, 255), min_size=1, max_size=5).map(tuple),
@@ -352,6 +352,15 @@ def test_any_job_reads_back(job: Job) -> None:
     """Whatever the job: its answer, sent back, is the job."""
     assert forms.job_form(shown(job)) == job
     assert forms.job_patch(shown(job), job) == job
+
+
+def test_a_negative_niceness_of_earlier_stays() -> None:
+    """It was taken once, and never had an effect: such a job is shown and edited as before; the field itself is not."""
+    stored = msgspec.structs.replace(FULL_JOB, nice=-5)
+    assert shown(stored)["nice"] == -5
+    assert forms.job_patch({"owner": "somebody"}, stored) == msgspec.structs.replace(stored, owner="somebody")
+    with pytest.raises(InvalidRequest, match="nice: is not between 0 and 19"):
+        forms.job_patch({"nice": -5}, stored)
 
 
 def test_run_form() -> None:
