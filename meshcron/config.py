@@ -288,6 +288,8 @@ def load(
     given: dict[str, tuple[str, object]] = {}
     for each in files:
         given.update(_from_file(each))
+    # A later file may leave a key empty to take back what an earlier one says.
+    given = {name: found for name, found in given.items() if not _is_empty(found[1])}
     given.update(_from_env(env))
     given.update(_from_flags(flags))
     found = {KEYS[name].attribute: KEYS[name].read(place, value) for name, (place, value) in given.items()}
@@ -322,8 +324,12 @@ def _from_env(env: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, object]]
             continue
         _refuse_unknown(variable, names, variable)
         name = names[variable]
-        if value.strip():  # an empty variable is how compose files and units say "not set"
+        if not _is_empty(value):  # an empty variable is how compose files and units say "not set"
             yield name, (variable, _items(value) if KEYS[name].repeatable else value)
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _items(value: str) -> list[str]:

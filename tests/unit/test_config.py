@@ -90,6 +90,23 @@ def test_empty_variable_is_not_given() -> None:
     assert load({}, {"MESHCRON_SLOTS": "", "MESHCRON_NAME": " "}, [], MACHINE) == load({}, {}, [], MACHINE)
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_key_left_empty_keeps_its_default(tmp_path: Path, empty: str) -> None:
+    """Each key that a file may hold, as conf/meshcron.toml says; also where an earlier file had a value for it."""
+    lines = [f'{key.name} = "{empty}"\n' for key in KEYS.values() if not key.flag_only]
+    earlier, file = tmp_path / "earlier.toml", write(tmp_path, "".join(lines))
+    earlier.write_text('slots = 5\nname = "earlier"\nrun_as = ["a"]\n')
+    assert load({}, {}, [earlier, file], MACHINE) == load({}, {}, [], MACHINE)
+
+
+def test_shipped_file_takes_tags_as_a_table(tmp_path: Path) -> None:
+    """As the comment in it says: at its end, once its own line is gone."""
+    text = SHIPPED.read_text()
+    assert text.count("tag = []\n") == 1
+    file = write(tmp_path, text.replace("tag = []\n", "") + '[tag]\nrole = "web"\n')
+    assert load({}, {}, [file], MACHINE).tag == {"role": "web"}
+
+
 def test_other_variables_of_ours_are_no_keys() -> None:
     """The key, the address for the command line and what a job sees may stand in an agent's environment."""
     assert load({}, dict.fromkeys(OTHER_VARIABLES, "x"), [], MACHINE) == load({}, {}, [], MACHINE)
