@@ -92,9 +92,11 @@ class FakeCalls:
     def __init__(self, *answers: Answered | None) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.sent: list[dict[str, str]] = []
 
     async def ask(self, to: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answered | None:
         self.asked.append(to)
+        self.sent.append(headers)
         return self.answers.pop(0)
 
 
@@ -103,9 +105,14 @@ class Follower:
 
     holds_log = False
     refused = ""
+    worker = False
 
     def __init__(self, *leaders: str) -> None:
         self.leaders = list(leaders)
+
+    def may_command(self, node_id: str) -> bool:
+        assert node_id == "me"
+        return not self.worker
 
     @property
     def leading(self) -> bool:
@@ -122,14 +129,22 @@ class Holder(Follower):
     holds_log = True
 
 
+class Worker(Follower):
+    """`voter = never`: its own token has the role `local`."""
+
+    worker = True
+
+
 DONE = Answered(201, {}, b"done", 0)
 BEGINNING = Answered(503, {}, b"no_leader", 0)
 
 
-def others(follower: Follower, calls: FakeCalls, index_on_disk: Callable[[], int] = lambda: 0) -> OtherAgents:
+def others(
+    follower: Follower, calls: FakeCalls, index_on_disk: Callable[[], int] = lambda: 0, *, auth_on: bool = True
+) -> OtherAgents:
     """What asks them."""
     agent = cast(Agent, follower)
-    return OtherAgents(agent, "me", cast(Calls, calls), "token", auth_on=True, index_on_disk=index_on_disk)
+    return OtherAgents(agent, "me", cast(Calls, calls), "token", auth_on=auth_on, index_on_disk=index_on_disk)
 
 
 def ask(method: str, follower: Follower, calls: FakeCalls) -> Told | None:
@@ -159,6 +174,25 @@ def test_what_the_old_leader_may_have_done_is_not_called_undone(
     monkeypatch.setattr(elsewhere, "BEGIN_SECONDS", 0)
     with pytest.raises(error):
         ask(method, Follower(*leaders), FakeCalls(None, *[BEGINNING] * 9))
+
+
+CALLERS = {"Authorization": "Bearer an admin's"}
+OWN = {"Authorization": "Bearer token"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "given", "sent"),
+    [(Follower(), {}, OWN), (Follower(), CALLERS, OWN), (Worker(), {}, OWN), (Worker(), CALLERS, CALLERS)],
+    ids=["none", "any", "worker-none", "worker-any"],
+)
+def test_the_token_that_speaks_for_a_caller_who_needs_none(
+    agent: Follower, given: dict[str, str], sent: dict[str, str]
+) -> None:
+    """Authentication is off here: this agent's own, an admin's. A worker's opens next to nothing, so that a token that
+    the caller has counts there."""
+    calls = FakeCalls(DONE)
+    asyncio.run(others(agent, calls, auth_on=False).ask("it", "GET", "/v1/jobs", given, b""))
+    assert calls.sent == [sent]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
