@@ -69,7 +69,7 @@ class Discovery:
             return
         try:
             await self._start()
-        except (OSError, Error) as error:
+        except (OSError, Error, RuntimeError) as error:  # the last: zeroconf's word for no such IPv6 address here
             if not self._failed:
                 log.warning("no mDNS: other agents are found by --join only", why=str(error), addresses=self._addresses)
             await self.close()

@@ -221,7 +221,7 @@ def damaged(packet: bytes, chance: random.Random) -> bytes:
     return bytes(broken) * (kind - 1)
 
 
-@pytest.mark.parametrize("addresses", [[], ["192.0.2.77"]])
+@pytest.mark.parametrize("addresses", [[], ["192.0.2.77"], ["2001:db8::77"]])
 async def test_without_multicast_it_goes_on(addresses: list[str]) -> None:
     """No interface, or an address that this machine does not have: one warning, and nothing is found."""
     lonely = Discovery(fingerprint="f", node_id="n", session=1, gate_port=1, addresses=addresses, found=print)
