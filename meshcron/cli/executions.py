@@ -34,6 +34,9 @@ SHOWN = 20
 
 SHOWN_MAX = 1000
 
+LOOKED_AT = 100
+"""Executions read at once in search of the last one that started: usually among the first few."""
+
 MS_US = 1000
 
 
@@ -140,11 +143,14 @@ def output(client: Client, screen: Screen, name: str, execution_id: str | None, 
 
 
 def last_execution(client: Client, name: str) -> str:
-    """The id of the newest execution of a job that has an output."""
-    found = executions(client, name, {"_start": 0, "_end": SHOWN, "_order": "DESC"})
-    for execution in found:
-        if execution["status"] not in NOT_STARTED:
-            return str(execution["id"])
+    """The id of the newest execution of a job that has an output; hundreds that have none may stand before it."""
+    start, found = 0, list[Execution]()
+    while start == 0 or len(found) == LOOKED_AT:
+        found = executions(client, name, {"_start": start, "_end": start + LOOKED_AT, "_order": "DESC"})
+        for execution in found:
+            if execution["status"] not in NOT_STARTED:
+                return str(execution["id"])
+        start += LOOKED_AT
     raise Failure(f'"{name}" has not run yet; meshcron run {name}', NOT_FOUND)
 
 

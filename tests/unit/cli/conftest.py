@@ -237,7 +237,8 @@ class FakeAgent:
                 found = self._open_of(job_name=name) | {run: [] for run in self.waiting}
                 return Reply(200, [{"run_id": run, "executions": ids} for run, ids in found.items()])
             case ("GET", "executions"):
-                return Reply(200, [each for each in self.executions if each["job_name"] == name])
+                start, end = (int(request.query[key][0]) for key in ("_start", "_end"))
+                return Reply(200, [each for each in self.executions if each["job_name"] == name][start:end])
         return refused(405, "method_not_allowed", "no such method")
 
     def _execution(self, job: str, ident: str, verb: str = "") -> Reply:

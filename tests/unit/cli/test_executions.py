@@ -9,7 +9,7 @@ import pytest
 
 from meshcron.api.executions import WAITING
 from meshcron.cli import executions
-from meshcron.cli.executions import OPEN, STATUSES
+from meshcron.cli.executions import LOOKED_AT, OPEN, STATUSES
 from meshcron.model import Status
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -115,6 +115,18 @@ def test_output_is_the_jobs_own_bytes(cli: Any, agent: Any) -> None:
     assert result.stdout_bytes == agent.outputs["2-one"]
     agent.outputs["1-one"] = b"older\n"
     assert cli("output", "hello", "1-one").stdout == "older\n"
+
+
+@pytest.mark.parametrize("status", ["skipped", "armed", "waiting"])
+@pytest.mark.parametrize("before", [LOOKED_AT - 1, LOOKED_AT, 2 * LOOKED_AT + 1])
+def test_output_of_what_started_long_ago(cli: Any, agent: Any, status: str, before: int) -> None:
+    """It runs on while tick after tick is skipped, or every agent has its next ones armed. Where it is none of the
+    job's, the search ends with the list."""
+    agent.executions = [*(execution(f"{n}-one", status=status) for n in range(before)), execution("1-one")]
+    agent.outputs["1-one"] = b"still at it\n"
+    assert cli("output", "hello").stdout == "still at it\n"
+    del agent.executions[-1]
+    assert cli("output", "hello").exit_code == 3
 
 
 def test_output_follow_asks_to_follow(cli: Any, agent: Any) -> None:
