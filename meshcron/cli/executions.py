@@ -129,7 +129,7 @@ def output(client: Client, screen: Screen, name: str, execution_id: str | None, 
     Of the last one of a job, or of the one with this ID ("meshcron history NAME" lists them). With --json the
     execution itself, its output in it; with --follow once it has ended.
     """
-    chosen = execution_id or last_execution(client, name)
+    chosen = execution_id or last_execution(client, screen, name)
     if follow or not screen.as_json:
         for chunk in client.output(name, chosen, follow=follow):
             if not screen.as_json:
@@ -142,14 +142,20 @@ def output(client: Client, screen: Screen, name: str, execution_id: str | None, 
         screen.data(found)
 
 
-def last_execution(client: Client, name: str) -> str:
-    """The id of the newest execution of a job that has an output; hundreds that have none may stand before it."""
+def last_execution(client: Client, screen: Screen, name: str) -> str:
+    """The id of the newest execution of a job that has an output; hundreds that have none may stand before it. Whoever
+    has just asked for one that has not started yet hears that this is an earlier one."""
+    awaited = ""
     start, found = 0, list[Execution]()
     while start == 0 or len(found) == LOOKED_AT:
         found = executions(client, name, {"_start": start, "_end": start + LOOKED_AT, "_order": "DESC"})
         for execution in found:
             if execution["status"] not in NOT_STARTED:
+                if awaited:
+                    screen.aside(f"{awaited} has not started yet; {execution['id']} wrote:")
                 return str(execution["id"])
+            if execution["trigger"] == "manual" and execution["status"] in OPEN:
+                awaited = awaited or execution["id"]
         start += LOOKED_AT
     raise Failure(f'"{name}" has not run yet; meshcron run {name}', NOT_FOUND)
 

@@ -129,6 +129,19 @@ def test_output_of_what_started_long_ago(cli: Any, agent: Any, status: str, befo
     assert cli("output", "hello").exit_code == 3
 
 
+def test_output_of_what_was_asked_for_and_waits(cli: Any, agent: Any) -> None:
+    """Right after `run`, with no free slot: the output is an earlier one's, which is said. The next tick that a
+    schedule has armed is no news."""
+    ticks = [execution("5-one", status="armed"), execution("4-one", status="skipped", trigger="manual")]
+    agent.executions = [*ticks, execution("1-one")]
+    agent.outputs["1-one"] = b"older\n"
+    result = cli("output", "hello")
+    assert (result.stdout, result.stderr) == ("older\n", "")
+    agent.executions[1:1] = [execution(f"{n}-one", status="waiting", trigger="manual") for n in (3, 2)]
+    result = cli("output", "hello")
+    assert (result.stdout, result.stderr) == ("older\n", "3-one has not started yet; 1-one wrote:\n")
+
+
 def test_output_follow_asks_to_follow(cli: Any, agent: Any) -> None:
     """--follow is one long answer of the agent's."""
     agent.executions = [execution("2-one", status="running")]
