@@ -58,7 +58,7 @@ class Record(NamedTuple):
             return False
 
     def reached_by(self, url: str) -> bool:
-        """True where a URL leads to this agent and nowhere else."""
+        """True where a URL means this agent. It need not lead there: another user may listen on `localhost` too."""
         ours, asked = urlsplit(self.url), urlsplit(url)
         same_host = asked.hostname == ours.hostname or asked.hostname in LOOPBACK_HOSTS
         return bool(self.url) and same_host and (asked.scheme, asked.port) == (ours.scheme, ours.port)
@@ -171,7 +171,8 @@ def _one_word(content: str, place: str) -> str:
 
 
 def _with_local_token(url: str, record: Record) -> Endpoint:
-    """The endpoint with the local token, or with the reason why it is kept back."""
+    """The endpoint with the local token, or with the reason why it is kept back. With it the agent's own address is the
+    one to go to, in place of another name for this machine; by `https` the certificate says who answers to a name."""
     file = record.folder / LOCAL_FILE
     try:
         token = _one_word(file.read_text(encoding="utf-8"), str(file))
@@ -183,7 +184,7 @@ def _with_local_token(url: str, record: Record) -> Endpoint:
         return Endpoint(url, "", f"{file} is for the agent at {record.url or 'no address known'} only")
     if not record.runs:
         return Endpoint(url, "", f"the agent that {file} is for does not run")
-    return Endpoint(url, token)
+    return Endpoint(url if urlsplit(url).scheme == "https" else record.url, token)
 
 
 def _user() -> str:

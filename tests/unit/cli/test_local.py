@@ -126,6 +126,22 @@ def test_the_local_token_is_for_its_agent_alone(tmp_path: Path, url: str, sent: 
     assert find(given(tmp_path, url)).token == ("local-secret" if sent else "")
 
 
+@pytest.mark.parametrize(
+    ("recorded", "asked", "reached"),
+    [
+        ("http://127.0.0.1:1234", "http://localhost:1234", "http://127.0.0.1:1234"),
+        ("http://127.0.0.1:1234", "http://[::1]:1234/", "http://127.0.0.1:1234"),
+        ("http://192.168.1.5:1234", "127.0.0.1:1234", "http://192.168.1.5:1234"),
+        ("https://127.0.0.1:1234", "https://localhost:1234", "https://localhost:1234"),
+    ],
+)
+def test_the_local_token_goes_where_its_agent_listens(tmp_path: Path, recorded: str, asked: str, reached: str) -> None:
+    """`localhost` may lead to ::1 first, where another user's program has the same port. A certificate for `localhost`
+    nobody else has."""
+    an_agent(tmp_path, url=recorded)
+    assert find(given(tmp_path, asked))[:2] == (reached, "local-secret")
+
+
 def test_an_agent_on_a_lan_address_gets_its_token_there(tmp_path: Path) -> None:
     """`--http 192.168.1.5:8080`: the address it listens on is its own."""
     an_agent(tmp_path, url="http://192.168.1.5:8080")
