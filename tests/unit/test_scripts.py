@@ -22,7 +22,7 @@ TOKEN = "local-token-of-this-agent"
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
-SCRIPT_PROGRAMS = "bash cat dirname grep mkdir sed seq sleep tail tr wc".split()
+SCRIPT_PROGRAMS = "bash cat dirname grep mkdir sed seq sleep stat tail tr wc".split()
 """What the scripts call that every Linux has."""
 
 
@@ -72,7 +72,8 @@ def agent() -> Iterator[Agent]:
 @pytest.fixture
 def data_dir(agent: Agent, tmp_path: Path) -> Path:
     """What an agent leaves for the programs on its machine."""
-    record = {"pid": 1, "name": "a", "node_id": "n", "url": agent.url, "gate_port": 1, "mesh_port": 2, "pub_port": 3}
+    ports = {"gate_port": 1, "mesh_port": 2, "pub_port": 3}
+    record = {"pid": os.getpid(), "name": "a", "node_id": "n", "url": agent.url, **ports}
     (tmp_path / "agent.json").write_text(json.dumps(record))
     (tmp_path / "local.token").write_text(TOKEN + "\n")
     return tmp_path
@@ -251,13 +252,57 @@ def test_no_token_is_an_argument(data_dir: Path, curl_arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1:8080", "http://127.0.0.1.evil.example", "http://localhost:80@evil.lan"]
+    "url",
+    [
+        "http://10.0.0.1:{port}",
+        "http://127.0.0.1.evil.example:{port}",
+        "http://localhost:{port}@evil.lan",
+        "http://127.0.0.1:1{port}",
+        "http://127.0.0.1",
+    ],
 )
-def test_local_token_stays_on_this_machine(data_dir: Path, curl_arguments: str, url: str) -> None:
-    """The token that opens everything here is not sent anywhere else."""
+def test_local_token_is_for_its_agent_alone(agent: Agent, data_dir: Path, curl_arguments: str, url: str) -> None:
+    """The token that opens everything here is not sent anywhere else, nor to another port of this machine."""
+    url = url.format(port=agent.server_port)
     done = run("job-list", MESHCRON_DATA_DIR=data_dir, MESHCRON_URL=url, PATH=curl_arguments)
     assert f"{url}/v1/jobs?pretty=true" in done.stdout.splitlines()
     assert TOKEN not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("localhost:{port}", "http://127.0.0.1:{port}"),
+        ("http://[::1]:{port}/", "http://127.0.0.1:{port}"),
+        ("https://localhost:{port}", "https://localhost:{port}"),
+    ],
+)
+def test_local_token_goes_where_its_agent_listens(
+    agent: Agent, data_dir: Path, curl_arguments: str, url: str, reached: str
+) -> None:
+    """`localhost` may lead to another user's program with the same port. A certificate for it nobody else has."""
+    url, reached = url.format(port=agent.server_port), reached.format(port=agent.server_port)
+    done = run("job-list", MESHCRON_DATA_DIR=data_dir, MESHCRON_URL=url, PATH=curl_arguments)
+    assert f"{reached}/v1/jobs?pretty=true" in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1] == f"Authorization: Bearer {TOKEN}"
+
+
+def test_a_dead_agents_port_gets_no_token(agent: Agent, data_dir: Path, curl_arguments: str) -> None:
+    """It was killed, its agent.json is still there: whoever listens on that port now is a stranger."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    for pid in (f'"pid": {gone.pid}, ', ""):
+        (data_dir / "agent.json").write_text(f'{{{pid}"url": "{agent.url}"}}')
+        done = run("job-list", MESHCRON_DATA_DIR=data_dir, PATH=curl_arguments)
+        assert f"{agent.url}/v1/jobs?pretty=true" in done.stdout.splitlines()
+        assert TOKEN not in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_another_users_process_with_its_number_gets_no_token(data_dir: Path, curl_arguments: str) -> None:
+    """Numbers of processes come round again."""
+    os.chown(data_dir / "agent.json", 65534, 65534)
+    assert TOKEN not in run("job-list", MESHCRON_DATA_DIR=data_dir, PATH=curl_arguments).stdout
 
 
 @needs_curl
