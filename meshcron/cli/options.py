@@ -31,14 +31,24 @@ def talks(command: Callable[Concatenate[Client, P], None]) -> Callable[P, None]:
     """Give a command its Client as first argument, found by --url, --token-file and --data-dir."""
 
     @wraps(command)
-    def with_client(*args: P.args, **kwargs: P.kwargs) -> None:
+    def with_client(connect: Callable[[], Client], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        command(connect(), *args, **kwargs)
+
+    return may_talk(with_client)
+
+
+def may_talk(command: Callable[Concatenate[Callable[[], Client], P], None]) -> Callable[P, None]:
+    """Give a command that does not always need an agent what finds one, as first argument; the options of `talks`."""
+
+    @wraps(command)
+    def with_connect(*args: P.args, **kwargs: P.kwargs) -> None:
         given = Given(
             url=_taken(kwargs, "url"),
             token_file=_taken(kwargs, "token_file"),
             data_dir=_taken(kwargs, "data_dir"),
             environment=os.environ,
         )
-        command(Client(find(given), lambda before: find_again(given, before)), *args, **kwargs)
+        command(lambda: Client(find(given), lambda before: find_again(given, before)), *args, **kwargs)
 
     options = (
         click.option("--url", metavar="URL", help="The agent to talk to (MESHCRON_URL; the one on this machine)."),
@@ -47,7 +57,7 @@ def talks(command: Callable[Concatenate[Client, P], None]) -> Callable[P, None]:
         ),
         DATA_DIR,
     )
-    return _all(options, with_client)
+    return _all(options, with_connect)
 
 
 def prints(command: Callable[Concatenate[Screen, P], None]) -> Callable[P, None]:

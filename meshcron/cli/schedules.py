@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -9,7 +10,7 @@ import click
 from meshcron.cli.client import Client
 from meshcron.cli.failures import USAGE, Failure
 from meshcron.cli.jobs import Job, get_job
-from meshcron.cli.options import filled, job_names, prints, talks
+from meshcron.cli.options import filled, job_names, may_talk, prints
 from meshcron.cli.screen import Screen
 from meshcron.cli.times import iso, read
 from meshcron.core.schedule import EverySchedule, Schedule, check_fires, next_n, parse
@@ -28,14 +29,14 @@ ZONE = click.option("--tz", metavar="ZONE", default="", help="Time zone of the s
 @COUNT
 @ZONE
 @prints
-@talks
-def next_(client: Client, screen: Screen, schedule: str, count: int, tz: str) -> None:
+@may_talk
+def next_(connect: Callable[[], Client], screen: Screen, schedule: str, count: int, tz: str) -> None:
     """Show when a job or a schedule fires next.
 
     Only a job's NAME needs an agent. The phase of "@every" is that of a job created now.
     """
     if is_name(schedule):
-        job = get_job(client, schedule)
+        job = get_job(connect(), schedule)
         _print_ticks(screen, job_ticks(job, screen.now_us, count), _why_never(job))
     else:
         parsed = _parsed(schedule, tz, screen.now_us)

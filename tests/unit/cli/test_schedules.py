@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,13 @@ def test_next_of_a_schedule_needs_no_agent(cli: Any) -> None:
     result = cli("next", "@minutely", "-n", "4", env=NO_AGENT)
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 4
+
+
+def test_next_of_a_schedule_looks_for_no_agent(cli: Any, tmp_path: Path) -> None:
+    """Not even where a directory was named in which none runs; a NAME is refused there."""
+    env = {"MESHCRON_URL": "", "MESHCRON_DATA_DIR": str(tmp_path)}
+    assert cli("next", "@minutely", env=env).exit_code == 0
+    assert cli("next", "a", env=env).exit_code == 4
 
 
 def test_next_of_a_manual_schedule(cli: Any) -> None:
