@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from meshcron.cli.client import PASSING_CODES, Client, url_path
 from meshcron.cli.failures import NO_AGENT, NOT_ALLOWED, NOT_FOUND, Failure, Refusal, nearest
-from meshcron.cli.options import filled, prints, talks
+from meshcron.cli.options import filled, may_talk, prints, talks
 from meshcron.cli.screen import Screen, pairs
 
 Member = dict[str, Any]
@@ -102,15 +104,19 @@ def why_not_ready(client: Client) -> str:
 @click.group(invoke_without_command=True)
 @click.pass_context
 @prints
-@talks
-def members(client: Client, screen: Screen, ctx: click.Context) -> None:
+@may_talk
+def members(connect: Callable[[], Client], screen: Screen, ctx: click.Context) -> None:
     """List the agents of the cluster.
 
     `members rm NAME` takes one out for good: its seat as a voter goes to another agent, and what runs there may end
     within 10 minutes.
     """
     if ctx.invoked_subcommand is None:
-        _list(client, screen)
+        _list(connect(), screen)
+        return
+    given = [each for each in ctx.command.params if ctx.get_parameter_source(str(each.name)) != ParameterSource.DEFAULT]
+    if given:  # lost there, --url would have another cluster lose its agent
+        raise click.UsageError(f"put {given[0].opts[0]} behind {ctx.invoked_subcommand}", ctx)
 
 
 @members.command("rm")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 def member(name: str, **more: Any) -> dict[str, Any]:
@@ -107,6 +110,26 @@ def test_rm_of_an_unknown_member(cli: Any, agent: Any) -> None:
         agent.will_answer("DELETE", f"/v1/members/{name}", reply)
         result = cli("members", "rm", name)
         assert (result.exit_code, result.stderr) == (3, f"meshcron: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "options", [["--url", "http://other:8080"], ["--token-file", "t"], ["--data-dir", "d"], ["--json"], ["--utc"]]
+)
+def test_an_option_of_the_list_before_rm_is_refused(cli: Any, agent: Any, options: list[str]) -> None:
+    """The agent meant by it would not be asked, but the one at hand, which would remove its own member for good."""
+    result = cli("members", *options, "rm", "two")
+    line = f'meshcron: put {options[0]} behind rm; see "meshcron members --help"\n'
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", line)
+    assert agent.requests == []
+
+
+def test_rm_looks_for_its_own_agent_only(cli: Any, agent: Any, tmp_path: Path) -> None:
+    """The list's would be in a directory without an agent."""
+    reply = type("R", (), {"status": 200, "value": {"name": "two"}, "headers": {}})
+    agent.will_answer("DELETE", "/v1/members/two", reply())
+    env = {"MESHCRON_URL": "", "MESHCRON_DATA_DIR": str(tmp_path)}
+    result = cli("members", "rm", "two", "--url", agent.url, env=env)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_lonely_agent_is_told_how_to_get_company(cli: Any) -> None:
