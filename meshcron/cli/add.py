@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from meshcron.cli.client import Answer, Client, url_path
-from meshcron.cli.failures import USAGE, Failure, Refusal
+from meshcron.cli.failures import NO_AGENT, USAGE, Failure, Refusal
 from meshcron.cli.jobs import EVERY_AGENT, where
 from meshcron.cli.options import filled, pair, prints, talks
 from meshcron.cli.screen import Screen
@@ -180,7 +180,10 @@ def _one_of(client: Client, tags: dict[str, str]) -> dict[str, str]:
     if tags:
         key = min(tags)
         return {**tags, key: tags[key].rpartition(":")[0] + ":1" if ":" in tags[key] else f"{tags[key]}:1"}
-    systems = Counter(str(member["facts"][OS_FACT]) for member in client.get(url_path("members")))
+    members = client.get(url_path("members"))
+    systems = Counter(str(each["facts"][OS_FACT]) for each in members if OS_FACT in each["facts"])
+    if not systems:
+        raise Failure("no agent says yet which system it has; try again, or name a --tag", NO_AGENT)
     return {OS_FACT: f"{systems.most_common(1)[0][0]}:1"}
 
 

@@ -166,6 +166,19 @@ def test_one_without_tags_counts_a_tag_that_all_have(cli: Any, agent: Any) -> No
     assert "on meshcron.os=linux:1, next" in result.stdout
 
 
+def test_one_counts_the_members_that_were_heard(cli: Any, agent: Any) -> None:
+    """Of one that is silent since the agent's start nothing is known. The agent itself has its facts, unless it was
+    removed meanwhile."""
+    silent = {**agent.members[0], "facts": {}}
+    agent.members = [silent, silent, *agent.members]
+    cli("add", "hello", "@daily", "--one", "--", "true")
+    assert stored(agent)["tags"] == {"meshcron.os": "linux:1"}
+    agent.members = [silent]
+    result = cli("add", "other", "@daily", "--one", "--", "true")
+    said = "meshcron: no agent says yet which system it has; try again, or name a --tag\n"
+    assert (result.exit_code, result.stderr) == (4, said)
+
+
 @pytest.mark.parametrize(("tag", "narrowed"), [("role=web", "web:1"), ("role=web:3", "web:1")])
 def test_one_with_tags_narrows_them(cli: Any, agent: Any, tag: str, narrowed: str) -> None:
     """`--one --tag role=web` is role=web:1."""
