@@ -37,7 +37,7 @@ def next_(connect: Callable[[], Client], screen: Screen, schedule: str, count: i
     """
     if is_name(schedule):
         job = get_job(connect(), schedule)
-        _print_ticks(screen, job_ticks(job, screen.now_us, count), _why_never(job))
+        _print_ticks(screen, job_ticks(job, screen.now_us, count), _why_never(screen, job))
     else:
         parsed = _parsed(schedule, tz, screen.now_us)
         _print_ticks(screen, next_n(parsed, screen.now_us, count), "it fires when asked to, or when an agent starts")
@@ -77,14 +77,17 @@ def is_name(text: str) -> bool:
 
 
 def job_ticks(job: Job, now_us: int, count: int) -> list[int]:
-    """A job's next ticks. The first is the cluster's own word; the phase of `@every` follows from it."""
+    """A job's next ticks, up to its `expires_at`. The first is the cluster's own word; the phase of `@every` follows
+    from it."""
     first = read(job["next"])
     if first is None:
         return []
     schedule = parse(job["schedule"], timezone=job["timezone"], name=job["name"])
     if isinstance(schedule, EverySchedule):
         schedule = replace(schedule, anchor_us=first)
-    return [first, *next_n(schedule, max(first, now_us), count - 1)]
+    ticks = next_n(schedule, max(first, now_us), count - 1)
+    expires = read(job["expires_at"])
+    return [first, *(tick for tick in ticks if expires is None or tick <= expires)]
 
 
 def _parsed(text: str, zone: str, now_us: int, name: str = "") -> Schedule:
@@ -95,11 +98,14 @@ def _parsed(text: str, zone: str, now_us: int, name: str = "") -> Schedule:
     return schedule
 
 
-def _why_never(job: Job) -> str:
+def _why_never(screen: Screen, job: Job) -> str:
     name = job["name"]
     if job["disabled"]:
         return f'"{name}" is disabled: meshcron enable {name}'
-    return f'"{name}" has no next tick: meshcron run {name} runs it now'
+    which = "next tick"
+    if read(job["expires_at"]) is not None:
+        which = f"tick up to its expires_at, {screen.when(job['expires_at'])}"
+    return f'"{name}" has no {which}: meshcron run {name} runs it now'
 
 
 def _print_ticks(screen: Screen, ticks: list[int], why_none: str) -> None:

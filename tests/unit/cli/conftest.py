@@ -31,6 +31,7 @@ def make_job(name: str, **more: Any) -> dict[str, Any]:
         "tags": {},
         "status": "",
         "next": NEVER,
+        "expires_at": NEVER,
         "retries": 0,
         "retry_delay": "0s",
         "retry_backoff": 1.0,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from meshcron.cli.times import iso
+from meshcron.cli.times import NEVER, iso
+from tests.unit.cli.conftest import make_job
 
 NO_AGENT = {"MESHCRON_URL": "http://127.0.0.1:1"}
 
@@ -77,18 +78,29 @@ def test_next_of_a_manual_schedule(cli: Any) -> None:
 def test_next_of_a_job_keeps_its_phase(cli: Any, agent: Any) -> None:
     """The first tick is the cluster's own word; those of @every follow at its distance."""
     first_us = (time.time_ns() // 10**9 + 7) * 10**6
-    agent.jobs["a"] = {
-        "name": "a", "schedule": "@every 10s", "timezone": "", "next": iso(first_us), "disabled": False
-    }  # fmt: skip
+    agent.jobs["a"] = make_job("a", next=iso(first_us))
     ticks = json.loads(cli("next", "a", "-n", "3", "--json").stdout)
     assert ticks == [iso(first_us + k * 10_000_000) for k in range(3)]
 
 
+def test_next_of_a_job_that_expires(cli: Any, agent: Any) -> None:
+    """No tick after, one at that very instant; of one that has none left it is said why."""
+    first_us = (time.time_ns() // 10**9 + 7) * 10**6
+    ticks = [iso(first_us + k * 10_000_000) for k in range(3)]
+    agent.jobs["a"] = make_job("a", next=ticks[0], expires_at=ticks[2])
+    assert json.loads(cli("next", "a", "--json").stdout) == ticks
+    agent.jobs["a"]["expires_at"] = iso(first_us + 19_999_999)
+    assert json.loads(cli("next", "a", "--json").stdout) == ticks[:2]
+    agent.jobs["a"] |= {"next": NEVER, "expires_at": "2026-01-31T12:00:00Z"}
+    result = cli("next", "a", "--utc")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith('"a" has no tick up to its expires_at, 2026-01-31 12:00:00Z (')
+    assert result.stderr.endswith("): meshcron run a runs it now\n")
+
+
 def test_next_of_a_disabled_job(cli: Any, agent: Any) -> None:
     """Why there is none, and how to change it."""
-    agent.jobs["a"] = {
-        "name": "a", "schedule": "@daily", "timezone": "", "next": "0001-01-01T00:00:00Z", "disabled": True
-    }  # fmt: skip
+    agent.jobs["a"] = make_job("a", disabled=True)
     assert cli("next", "a").stderr == '"a" is disabled: meshcron enable a\n'
 
 
