@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from meshcron import durations
@@ -44,9 +45,12 @@ def instant(text: str, now_us: int) -> str:
 
 
 def absolute(instant_us: int, *, utc: bool) -> str:
-    """`2026-01-31 14:05:00` by this machine's clock, `...Z` in UTC."""
+    """`2026-01-31 14:05:00` by this machine's clock, `...Z` in UTC; also of what no year of that clock has."""
     moment = datetime.fromtimestamp(instant_us // SECOND_US, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}Z" if utc else f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    if not utc:
+        with suppress(OverflowError):
+            return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
 
 
 def relative(instant_us: int, now_us: int) -> str:

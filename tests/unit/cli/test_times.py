@@ -13,6 +13,9 @@ from meshcron.cli import times
 NOON_US = 1_769_860_800_000_000
 """2026-01-31T12:00:00Z."""
 
+LAST_US = 253_402_300_799_000_000
+"""9999-12-31T23:59:59Z."""
+
 
 @pytest.mark.parametrize(
     ("text", "instant_us"),
@@ -21,7 +24,7 @@ NOON_US = 1_769_860_800_000_000
         ("2026-01-31T12:00:00.5Z", NOON_US + 500_000),
         ("2026-01-31T12:00:00.000001Z", NOON_US + 1),
         ("2026-01-31T12:00:00.123456789Z", NOON_US + 123_456),
-        ("9999-12-31T23:59:59Z", 253_402_300_799_000_000),
+        ("9999-12-31T23:59:59Z", LAST_US),
         ("0001-01-01T00:00:00Z", None),
         ("2026-02-30T12:00:00Z", None),
         ("soon", None),
@@ -73,12 +76,13 @@ def test_relative(distance_us: int, text: str) -> None:
 
 
 def test_absolute_is_local_unless_utc_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person reads the clock on the wall; the Z says where that is not meant."""
+    """A person reads the clock on the wall; the Z says where that is not meant. In Tokyo the year 9999 ends earlier."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
         assert times.absolute(NOON_US, utc=False) == "2026-01-31 21:00:00"
         assert times.absolute(NOON_US, utc=True) == "2026-01-31 12:00:00Z"
+        assert times.absolute(LAST_US, utc=False) == "9999-12-31 23:59:59Z"
     finally:
         monkeypatch.undo()
         time.tzset()
