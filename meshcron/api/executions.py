@@ -11,7 +11,7 @@ from meshcron.api.handler import LIST_SLICE, Handler
 from meshcron.api.output import piece
 from meshcron.api.query import Query
 from meshcron.commands import ClearHistory, StopRun
-from meshcron.errors import InvalidRequest, NoLeader, UnknownExecution
+from meshcron.errors import Conflict, InvalidRequest, NoLeader, UnknownExecution
 from meshcron.model import OUTPUT_TAIL_BYTES, Execution, Status
 from meshcron.service import Service
 
@@ -76,11 +76,15 @@ class KillExecution(Handler):
     NEEDS: ClassVar = {"POST": "operator"}
 
     async def post(self, name: str, execution_id: str) -> None:
-        """Answers with the executions that were open, when the kill is committed."""
+        """Answers with the executions that were open, when the kill is committed: none where only its own retry was
+        given up. Raises Conflict where it has ended and is owed none."""
         service = self.context.service
         found = service.execution(fields.name(name, "name"), execution_id)
         command = StopRun(run_id=found.run_id, execution_id=found.id, actor=self.actor)
-        answer = await service.stop_run(command, self.key)
+        try:
+            answer = await service.stop_run(command, self.key)
+        except UnknownExecution:  # found above, it has ended; the core calls it by an id that is never shown
+            raise Conflict("", f"the execution {execution_id!r} has ended") from None
         self.show({"run_id": answer.run_id, "executions": answer.public_ids})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -177,22 +178,31 @@ def executions(client: Client, name: str, query: dict[str, str | int]) -> list[E
 def kill(client: Client, screen: Screen, name: str, execution_id: str | None) -> None:
     """Kill what runs of a job.
 
-    All of it, with attempts and runs that wait, or the execution with this ID: TERM to its process group, KILL after
-    10 seconds.
+    All of it, with attempts and runs that wait, or the execution with this ID and its own retry: TERM to its process
+    group, KILL after 10 seconds.
     """
-    if execution_id:
-        get_job(client, name)
-        answers = [client.call("POST", url_path("executions", name, execution_id, "kill")).value]
-    else:
-        answers = _kill_runs(client, name)
+    answers = [_kill_one(client, name, execution_id)] if execution_id else _kill_runs(client, name)
     if screen.as_json:
         screen.data(answers)
         return
     for answer in answers:
-        for target in answer["executions"] or ([execution_id] if execution_id else []):
+        for target in answer["executions"]:
             screen.line(f"killed {target}")
-        if not answer["executions"] and not execution_id:
-            screen.line(f"killed run {answer['run_id']}, which waited")
+        if not answer["executions"]:
+            waited = f"killed run {answer['run_id']}, which waited"
+            screen.line(f"{execution_id} has ended; its retry was given up" if execution_id else waited)
+
+
+def _kill_one(client: Client, name: str, execution_id: str) -> Killed:
+    """Raises Failure where it has ended and no retry of it waits, as where nothing of a job runs."""
+    get_job(client, name)
+    try:
+        killed: Killed = client.call("POST", url_path("executions", name, execution_id, "kill")).value
+    except Refusal as refusal:
+        if refusal.status != HTTPStatus.CONFLICT:
+            raise
+        raise Failure(f'{refusal.reason}; "meshcron history {name}" shows how', NOT_FOUND) from None
+    return killed
 
 
 def _kill_runs(client: Client, name: str) -> list[Killed]:

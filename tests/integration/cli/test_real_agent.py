@@ -189,6 +189,8 @@ def test_kill_ends_what_runs(cli: Cli) -> None:
     assert cli("kill", "long").returncode == 0
     wait_for(lambda: data(cli("history", "long", "--json"))[0]["status"] == "killed")
     assert cli("kill", "long").returncode == 3
+    ended = cli("kill", "long", data(cli("history", "long", "--json"))[0]["id"])
+    assert (ended.returncode, " has ended; " in ended.stderr) == (3, True), ended
 
 
 def test_kill_ends_a_run_between_two_attempts(cli: Cli) -> None:

@@ -11,7 +11,7 @@ from meshcron.api import executions
 from meshcron.api.executions import OUTPUT_SHOWN_MAX
 from meshcron.api.handler import LIST_SLICE
 from meshcron.commands import StopRun
-from meshcron.errors import NoLeader
+from meshcron.errors import NoLeader, UnknownExecution
 from meshcron.model import SECOND_US, Execution, Status
 from meshcron.runtime.elsewhere import OUTPUT_BYTES_MAX
 from meshcron.service import OutputChunk, Told
@@ -217,6 +217,14 @@ def test_kill(admin: Client, cluster: FakeCluster, history: list[str], place: st
     assert isinstance(command, StopRun)
     assert (command.execution_id, command.actor) == (running.id, "admin@127.0.0.1")
     assert admin("POST", f"/v1/{place}/none/kill").status == 404
+
+
+def test_kill_of_what_has_ended(admin: Client, cluster: FakeCluster, history: list[str]) -> None:
+    """It is on record, so it is not unknown; and it is called what the caller calls it."""
+    cluster.fails = UnknownExecution(cluster.rows[1].id)
+    answer = admin("POST", f"/v1/executions/a/{history[0]}/kill")
+    said = f"the execution {history[0]!r} has ended"
+    assert (answer.status, answer.error["code"], answer.error["message"]) == (409, "conflict", said)
 
 
 @pytest.mark.parametrize(

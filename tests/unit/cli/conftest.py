@@ -247,8 +247,13 @@ class FakeAgent:
         if not found:
             return refused(404, "unknown_execution", f"no execution named {ident!r}")
         if verb == "kill":
-            found[0]["status"] = "killed"
-            return Reply(200, {"run_id": found[0]["run_id"], "executions": [ident]})
+            run, status = found[0]["run_id"], found[0]["status"]
+            if status in {"armed", "waiting", "running"}:
+                found[0]["status"] = "killed"
+                return Reply(200, {"run_id": run, "executions": [ident]})
+            if run in self.waiting:
+                return Reply(200, {"run_id": run, "executions": []})
+            return refused(409, "conflict", f"the execution {ident!r} has ended")
         return Reply(200, self.outputs.get(ident, b"") if verb else found[0])
 
     def _tokens(self, request: Request, rest: list[str]) -> Reply:

@@ -233,6 +233,18 @@ def test_kill_one(cli: Any, agent: Any) -> None:
     assert [each["status"] for each in agent.executions] == ["running", "killed"]
 
 
+def test_kill_one_that_has_ended(cli: Any, agent: Any) -> None:
+    """It is not killed any more: its retry is given up; where none waits, code 3 as with nothing running."""
+    agent.executions = [execution("4-one", status="failed")]
+    agent.waiting = ["run-1"]
+    result = cli("kill", "hello", "4-one")
+    assert (result.exit_code, result.stdout) == (0, "4-one has ended; its retry was given up\n")
+    agent.waiting = []
+    result = cli("kill", "hello", "4-one")
+    said = "meshcron: the execution '4-one' has ended; \"meshcron history hello\" shows how\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "", said)
+
+
 def test_kill_with_nothing_running(cli: Any, agent: Any) -> None:
     """Nothing to kill is said, with code 3."""
     agent.executions = [execution("3-one")]
