@@ -19,7 +19,7 @@ from meshcron.model import Limits
 from meshcron.runtime import process, process_reaper
 from meshcron.runtime.output import OutputFile
 from meshcron.runtime.process_starts import UNDER_WAY_MAX
-from meshcron.runtime.process_table import ProcessStat, process_stat
+from meshcron.runtime.process_table import ProcessStat, children, process_stat
 from tests.integration.agent.real_agent import until_there
 
 Play = Callable[..., None]
@@ -462,18 +462,19 @@ def test_what_was_there_before_the_first_job_is_reaped(play: Play, monkeypatch: 
 def test_without_a_descriptor_the_children_are_looked_at_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the table of processes: whatever else is watched goes on, and so does this."""
     monkeypatch.setattr(process_reaper, "UNCLAIMED_SECONDS", 0.5)
-    looked = process_reaper.children
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
 
-    def refused() -> list[ProcessStat]:
-        monkeypatch.setattr(process_reaper, "children", looked)
-        raise OSError(errno.EMFILE, "Too many open files")
+    def seen() -> list[ProcessStat]:
+        if refusals:
+            raise refusals.pop()
+        return children()
 
-    monkeypatch.setattr(process_reaper, "children", refused)
+    monkeypatch.setattr(process_reaper, "children", seen)
     left = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
 
     async def story(stage: Stage) -> None:
         await stage.until(lambda: process_stat(left) is None)
-        assert process_reaper.children is looked
+        assert not refusals
 
     play(story)
 

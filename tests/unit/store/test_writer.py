@@ -6,6 +6,7 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from meshcron.store import database, writer
 from meshcron.store.hard_state import HardStateFile
 from meshcron.store.log import LogBase
 from meshcron.store.snapshot import Snapshot
+from meshcron.store.wal import images
 
 
 class Gate:
@@ -301,17 +303,18 @@ def test_a_full_disk_at_a_checkpoint_is_no_failure(agent: Any, monkeypatch: pyte
 def test_no_descriptor_for_a_checkpoint_is_no_failure(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs may have taken the last one. It is tried again when there is more to copy."""
     monkeypatch.setattr(writer, "CHECKPOINT_FRAMES", 1)
-    true = database.images
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
 
-    def refused(*given: Any) -> Any:
-        monkeypatch.setattr(database, "images", true)
-        raise OSError(errno.EMFILE, "Too many open files")
+    def seen(path: Path, frames: int) -> object:
+        if refusals:
+            raise refusals.pop()
+        return images(path, frames)
 
-    monkeypatch.setattr(database, "images", refused)
+    monkeypatch.setattr(database, "images", seen)
     agent.write(MetaRow("a", "1"))
     agent.write(MetaRow("a", "2"))
     agent.write(MetaRow("a", "3"))
-    assert database.images is true
+    assert not refusals
     assert (agent.low_on_disk, agent.failures, agent.store.tables.meta()) == (0, [], {"a": "3"})
     assert agent.store.database.reach().frames <= 2
 
