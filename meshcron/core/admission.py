@@ -221,8 +221,9 @@ class Admission:
     # looking for a cluster
 
     def heard_newcomer(self, profile: Profile, remembers: str, now_boot_us: int) -> None:
-        """Another one is looking too; nobody waits for one that looks for a cluster of its own."""
-        self._forming[profile.node_id] = now_boot_us, profile.eligible and not remembers
+        """Another one is looking too. For one that looks for a cluster of its own only such another one waits."""
+        may_form = profile.eligible and (not remembers or bool(self._remembers()))
+        self._forming[profile.node_id] = now_boot_us, may_form
         self.learn(profile.endpoint.host, profile.endpoint.gate_port, profile.node_id, now_boot_us)
 
     def heard_of_cluster(self, now_boot_us: int) -> None:

@@ -152,6 +152,11 @@ class Agent:
         return self.known.endpoint
 
     @property
+    def remembers(self) -> str:
+        """The cluster that this agent looks for, of whose log it holds nothing; "" = any, or it is in one."""
+        return self._gate.remembered()
+
+    @property
     def refused(self) -> str:
         """Why a member refuses this agent, "" while none does, or while a leader is heard."""
         return self._gate.refused

@@ -71,7 +71,7 @@ class Gate:
             form_at_once=settings.form_at_once,
             expect=settings.expect,
             eligible=settings.eligible,
-            remembers=lambda: runner.cluster,
+            remembers=self.remembered,
         )
         self._copies = Copies(settings.node_id, settings.session, settings.start_id, membership, settings.timing)
         self.is_copy = False
@@ -84,6 +84,11 @@ class Gate:
         """When a leader was last heard that says it is one."""
         self._echo = ""
         """What a gate wants to hear again."""
+
+    def remembered(self) -> str:
+        """The cluster that this agent looks for: it obeyed that before, and holds nothing of its log; "" = none. Not
+        its own, whose first entry is on its way to the disk: those that look around wait for that."""
+        return "" if self._known.cluster or self._known.is_forming() else self._runner.cluster
 
     # each turn
 
@@ -129,7 +134,7 @@ class Gate:
             virgin=self._state.is_virgin(),
             token=self._settings.local_token,
             echo=self._echo,
-            remembers="" if self._known.cluster else self._runner.cluster,
+            remembers=self.remembered(),
         )
 
     def _knock(self, turn: Turn) -> None:

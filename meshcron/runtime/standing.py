@@ -130,7 +130,7 @@ class Standing:
             return agent.refused
         if agent.is_led(now):
             return None
-        if not agent.cluster and agent.runner.cluster:
+        if agent.remembers:
             gone = "if that is gone for good, start with an empty data directory"
             return f"this agent is looking for the cluster that it was a member of; {gone}"
         if not agent.cluster:

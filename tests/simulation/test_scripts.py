@@ -2202,6 +2202,26 @@ def test_who_is_back_before_the_others_waits_for_its_cluster() -> None:
     at_end(world)
 
 
+def test_who_forms_a_cluster_on_a_slow_disk_is_waited_for() -> None:
+    """Its first entry takes seconds to be durable; the other one, which has looked around for longer, hears of it."""
+    world = Cluster(98)
+    first, second = world.add(), world.add()
+    first.node_id, second.node_id = sorted((first.node_id, second.node_id))
+    ids = {first.node_id, second.node_id}
+    first.hanging_disk = True
+    second.start()
+    world.run_for(1)
+    first.start()
+    assert world.run_until(lambda: first.agent.ledger.leads, 20)
+    assert not first.agent.cluster
+    world.run_for(1)
+    assert not second.agent.ledger.leads, "another one is formed meanwhile"
+    first.hanging_disk = False
+    voters_are(world, 1, 20)
+    assert {host.node_id for host in world.hosts} == ids
+    at_end(world)
+
+
 def test_who_looks_for_its_own_cluster_keeps_nobody_from_forming_one() -> None:
     """All that held the log have new disks. They wait for the lowest node id to form one, but not for this one's, which
     is lower: it is let in."""
