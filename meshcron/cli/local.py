@@ -58,9 +58,10 @@ class Record(NamedTuple):
             return False
 
     def reached_by(self, url: str) -> bool:
-        """True where a URL means this agent. It need not lead there: another user may listen on `localhost` too."""
+        """True where a URL means this agent. It need not lead there: another user may listen on `localhost` too. Nor
+        does `localhost` mean one that listens on an address of the LAN alone: a tunnel to another may end there."""
         ours, asked = urlsplit(self.url), urlsplit(url)
-        same_host = asked.hostname == ours.hostname or asked.hostname in LOOPBACK_HOSTS
+        same_host = asked.hostname == ours.hostname or {asked.hostname, ours.hostname} <= LOOPBACK_HOSTS
         return bool(self.url) and same_host and (asked.scheme, asked.port) == (ours.scheme, ours.port)
 
 

@@ -131,7 +131,7 @@ def test_the_local_token_is_for_its_agent_alone(tmp_path: Path, url: str, sent: 
     [
         ("http://127.0.0.1:1234", "http://localhost:1234", "http://127.0.0.1:1234"),
         ("http://127.0.0.1:1234", "http://[::1]:1234/", "http://127.0.0.1:1234"),
-        ("http://192.168.1.5:1234", "127.0.0.1:1234", "http://192.168.1.5:1234"),
+        ("http://192.168.1.5:1234", "192.168.1.5:1234/", "http://192.168.1.5:1234"),
         ("https://127.0.0.1:1234", "https://localhost:1234", "https://localhost:1234"),
     ],
 )
@@ -143,9 +143,11 @@ def test_the_local_token_goes_where_its_agent_listens(tmp_path: Path, recorded: 
 
 
 def test_an_agent_on_a_lan_address_gets_its_token_there(tmp_path: Path) -> None:
-    """`--http 192.168.1.5:8080`: the address it listens on is its own."""
+    """`--http 192.168.1.5:8080`: the address it listens on is its own. On loopback somebody else listens, or a tunnel
+    to another cluster ends."""
     an_agent(tmp_path, url="http://192.168.1.5:8080")
     assert find(given(tmp_path)).token == "local-secret"
+    assert find(given(tmp_path, "localhost:8080"))[:2] == ("http://localhost:8080", "")
 
 
 def test_a_dead_agents_port_gets_no_token(tmp_path: Path) -> None:
