@@ -15,6 +15,8 @@ from meshcron import hangup
 SCRIPT = """
 import os, signal, sys, types
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 def slow(prog_name):
     os.kill(os.getpid(), signal.SIGHUP)
     print("lives")
@@ -23,7 +25,7 @@ sys.modules["meshcron.cli.root"] = types.SimpleNamespace(root=types.SimpleNamesp
 from meshcron.cli import main
 main()
 """
-"""The command line, with a HUP where all else is imported."""
+"""The command line, with a HUP where all else is imported. A HUP is what it is at a terminal, also under nohup."""
 
 
 @pytest.fixture(autouse=True)
