@@ -78,6 +78,7 @@ UNSCALED_US = {
     "meshcron.core.catalog_outcomes.RETRY_DELAY_MAX_US": "a bound of what a job may ask for",
     "meshcron.core.catalog_cluster.FAR_WALL_US": "means never",
     "meshcron.core.dispatch.LAST_US": "means after all others",
+    "meshcron.core.admission.MISS_US": "whom it misses comes back in a seed; if not, that is for directed stories",
     "meshcron.core.pruning.DAY_US": "a day is one, whatever `history.days` says",
 }
 """Long times that stay as they are, and why."""
