@@ -1810,6 +1810,19 @@ def test_a_worker_that_heard_nothing_of_the_end_of_its_cluster_follows() -> None
     at_end(world)
 
 
+def obey_in_a_higher_term(world: Cluster, worker: Host) -> None:
+    """The worker has orders of a leader of the third term or a later one."""
+    for _ in range(3):
+        old = led(world)
+        old.crash()
+        world.run_for(3)
+        old.start()
+        world.run_for(3)
+    put(world, "tick", tags={"role": "worker"}, concurrency="allow")
+    world.run_for(4)
+    assert worker.agent.runner.fence.term > 2
+
+
 def test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own() -> None:
     """All others were installed anew: the terms of the new cluster begin at 1, and what was obeyed in the old one says
     nothing there. Nor do the clocks: the old one was an hour ahead."""
@@ -1820,15 +1833,7 @@ def test_a_worker_obeys_the_cluster_that_took_the_place_of_its_own() -> None:
     for host in world.hosts:
         host.start()
     voters_are(world, 3)
-    for _ in range(3):
-        old = led(world)
-        old.crash()
-        world.run_for(3)
-        old.start()
-        world.run_for(3)
-    put(world, "tick", tags={"role": "worker"}, concurrency="allow")
-    world.run_for(4)
-    assert worker.agent.runner.fence.term > 2
+    obey_in_a_higher_term(world, worker)
     for host in world.hosts:
         host.crash()
         if host is not worker:
@@ -2163,10 +2168,11 @@ def test_who_is_refused_forms_no_cluster_of_its_own() -> None:
     the other, and it would begin anew: a removed one as a member, one with a name in use for ever."""
     world = grown(94, 3)
     put(world, "tick")
-    world.announce = lambda host: None  # type: ignore[method-assign]
     other, gate = world.add(), led(world).endpoint
     other.name, node_id = follower(world).name, other.node_id
-    other.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "announce", lambda host: None)
+        other.start()
     other.give(Found(gate.host, gate.gate_port, "", joined=True))
     world.run_for(20)
     assert other.node_id == node_id, "it was a cluster of its own, and began anew"
@@ -2250,15 +2256,7 @@ def test_a_former_worker_that_forms_a_cluster_obeys_itself() -> None:
     worker = world.add({"role": "worker"}, eligible=False)
     worker.start()
     voters_are(world, 3)
-    for _ in range(3):
-        old = led(world)
-        old.crash()
-        world.run_for(3)
-        old.start()
-        world.run_for(3)
-    put(world, "tick", tags={"role": "worker"}, concurrency="allow")
-    world.run_for(4)
-    assert worker.agent.runner.fence.term > 2
+    obey_in_a_higher_term(world, worker)
     for host in world.hosts:
         host.crash()
     worker.eligible = True
