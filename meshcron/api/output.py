@@ -10,7 +10,7 @@ from meshcron.api.handler import Handler
 from meshcron.api.runs import OVER
 from meshcron.errors import NoLeader
 from meshcron.model import Execution
-from meshcron.service import OutputChunk
+from meshcron.service import COMMIT_WAIT_SECONDS, OutputChunk
 
 if TYPE_CHECKING:
     from meshcron.api.context import Context
@@ -21,9 +21,6 @@ CHUNK_BYTES = 64 * 1024
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 0.5
 """Pause between two looks at an output that is followed; the shorter one right after something came."""
-
-END_SECONDS = 5.0
-"""How long the `end` of a stream waits for the commit of it: as long as a write does (service.py)."""
 
 COMMENT_SECONDS = 15.0
 """After so much silence an event stream gets a comment, or proxies take it for dead."""
@@ -120,8 +117,9 @@ class Output(Handler):
 
     async def _send_end(self, name: str, found: Execution, offset: int, *, follow: bool) -> None:
         """How it ended, once that is committed and on this agent's disk: its process has ended before. Who follows
-        waits for it. Raises NoLeader where it does not come, so that the stream breaks off and is asked for again."""
-        deadline, pause = self.context.monotonic() + END_SECONDS, LOOK_SECONDS_MIN
+        waits for it as long as a write does. Raises NoLeader where it does not come, so that the stream breaks off and
+        is asked for again."""
+        deadline, pause = self.context.monotonic() + COMMIT_WAIT_SECONDS, LOOK_SECONDS_MIN
         while not (ending := self.context.service.execution(name, found.public_id)).status.final:
             if not follow or not await self.sent():
                 return

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from meshcron.api.output import CHUNK_BYTES, END_SECONDS
+from meshcron.api.output import CHUNK_BYTES
 from meshcron.api.settings import ApiSettings
 from meshcron.errors import NoLeader
 from meshcron.model import Execution, Status
-from meshcron.service import VIA_HEADER
+from meshcron.service import COMMIT_WAIT_SECONDS, VIA_HEADER
 from tests.unit.api.api_client import Client
 from tests.unit.api.api_fake import SECRETS, FakeCluster
 from tests.unit.api.conftest import SETTINGS
@@ -201,7 +201,7 @@ def test_events_whose_end_is_not_committed_break_off(
     cluster.ended.add(running.id)
     response = stream(admin, path(running, "?follow=true"), SSE)
     assert [kind for kind, _, _ in events(response.read1())] == ["output"]
-    cluster.monotonic_seconds += END_SECONDS
+    cluster.monotonic_seconds += COMMIT_WAIT_SECONDS
     with pytest.raises(http.client.IncompleteRead):
         response.read()
     assert caplog.messages == []
