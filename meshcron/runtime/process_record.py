@@ -124,13 +124,10 @@ class Process:
         """Whether anything still writes its output; None where the file system cannot tell and its group is gone."""
         writers = self.output.has_writers()
         if writers is None and self.pid:
-            try:
-                os.killpg(self.pid, 0)
-            except ProcessLookupError:
-                return writers
-            except PermissionError:  # what is left runs as somebody else (sudo -b)
+            with suppress(ProcessLookupError):
+                with suppress(PermissionError):  # what is left runs as somebody else (sudo -b)
+                    os.killpg(self.pid, 0)
                 return True
-            return True
         return writers
 
     def keep_bounded(self) -> bool:
