@@ -287,6 +287,16 @@ def test_local_token_goes_where_its_agent_listens(
     assert done.stdout.splitlines()[-1] == f"Authorization: Bearer {TOKEN}"
 
 
+def test_localhost_is_no_agent_that_listens_elsewhere(data_dir: Path, curl_arguments: str) -> None:
+    """On an address of the LAN alone: at `localhost` may be a tunnel to another cluster."""
+    record = json.loads((data_dir / "agent.json").read_text())
+    (data_dir / "agent.json").write_text(json.dumps(record | {"url": "http://192.0.2.5:8080"}))
+    done = run("job-list", MESHCRON_DATA_DIR=data_dir, MESHCRON_URL="http://localhost:8080", PATH=curl_arguments)
+    assert "http://localhost:8080/v1/jobs?pretty=true" in done.stdout.splitlines()
+    assert TOKEN not in done.stdout
+    assert TOKEN in run("job-list", MESHCRON_DATA_DIR=data_dir, PATH=curl_arguments).stdout
+
+
 def test_a_dead_agents_port_gets_no_token(agent: Agent, data_dir: Path, curl_arguments: str) -> None:
     """It was killed, its agent.json is still there: whoever listens on that port now is a stranger."""
     with subprocess.Popen(["true"]) as gone:
